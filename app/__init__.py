@@ -1,0 +1,1 @@
+"""The application tree that the engine's folder is dropped into."""

@@ -1,0 +1,146 @@
+"""Night Batch: a workflow engine that is imported, not deployed.
+
+Decorate functions as tasks, say what depends on what, await the run. Every state change is on disk before anything acts
+on it; a killed process continues where it stood. Standard library only.
+"""
+
+from .clock import Clock, SystemClock
+from .codec import ValueCodec
+from .context import Context
+from .errors import (
+    AmbiguousDependencyError,
+    CycleError,
+    DefinitionError,
+    DuplicateTaskError,
+    FlowError,
+    GraphChangedError,
+    IllegalTransitionError,
+    InvalidNameError,
+    InvalidOptionError,
+    NestedFlowError,
+    NotUpstreamError,
+    ParallelError,
+    RunActiveError,
+    RunError,
+    RunExistsError,
+    RunFailedError,
+    RunMismatchError,
+    RunningLoopError,
+    RunNotFoundError,
+    StoreClosedError,
+    StoreDamagedError,
+    StoredValueError,
+    StoreError,
+    StoreFormatError,
+    StoreVersionError,
+    TaskFunctionError,
+    UnknownDependencyError,
+    UnknownTaskError,
+    UnregisteredTypeError,
+    UnstorableValueError,
+)
+from .event_manager import EventManager
+from .events import (
+    Event,
+    RunFinished,
+    RunInterrupted,
+    RunStarted,
+    TaskEvent,
+    TaskFailed,
+    TaskInterrupted,
+    TaskReset,
+    TaskRetryScheduled,
+    TaskSkipped,
+    TaskStarted,
+    TaskSucceeded,
+)
+from .flow import AsyncFlow
+from .json_store import JsonStore
+from .memory_store import MemoryStore
+from .models import (
+    Attempt,
+    AttemptResult,
+    ExecutionState,
+    LogEntry,
+    State,
+    TaskInstance,
+    TaskType,
+    WorkflowRun,
+)
+from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .retry_manager import RetryPolicy
+from .sqlite_store import SQLiteStore
+from .store import BaseStore, Store
+from .version import __version__
+from .workflow_builders import FlowBuilder
+
+__all__ = [
+    "AmbiguousDependencyError",
+    "AsyncFlow",
+    "Attempt",
+    "AttemptRecord",
+    "AttemptResult",
+    "BaseStore",
+    "Changes",
+    "Clock",
+    "Context",
+    "CycleError",
+    "DefinitionError",
+    "DuplicateTaskError",
+    "Event",
+    "EventManager",
+    "ExecutionState",
+    "FlowBuilder",
+    "FlowError",
+    "GraphChangedError",
+    "IllegalTransitionError",
+    "InvalidNameError",
+    "InvalidOptionError",
+    "JsonStore",
+    "LogEntry",
+    "MemoryStore",
+    "NestedFlowError",
+    "NotUpstreamError",
+    "ParallelError",
+    "RetryPolicy",
+    "RunActiveError",
+    "RunError",
+    "RunExistsError",
+    "RunFailedError",
+    "RunFinished",
+    "RunInterrupted",
+    "RunMismatchError",
+    "RunNotFoundError",
+    "RunRecord",
+    "RunStarted",
+    "RunningLoopError",
+    "SQLiteStore",
+    "State",
+    "Store",
+    "StoreClosedError",
+    "StoreDamagedError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreVersionError",
+    "StoredValueError",
+    "SystemClock",
+    "TaskEvent",
+    "TaskFailed",
+    "TaskFunctionError",
+    "TaskInstance",
+    "TaskInterrupted",
+    "TaskRecord",
+    "TaskReset",
+    "TaskRetryScheduled",
+    "TaskSkipped",
+    "TaskStarted",
+    "TaskSucceeded",
+    "TaskType",
+    "UnknownDependencyError",
+    "UnknownTaskError",
+    "UnregisteredTypeError",
+    "UnstorableValueError",
+    "ValueCodec",
+    "WorkflowRun",
+    "__version__",
+]

@@ -1,0 +1,362 @@
+"""Turns values into text and back, equal and of the same type. Never imports, calls or unpickles what a store says.
+
+The text is JSON. What JSON has no word for becomes an object with the single key "$" beside its content, such as
+`{"$": "tuple", "v": [1, 2]}`; a dict of the user's that has a key "$" is written as a list of pairs, so nothing a user
+returns can pass for such an object. Only types named in this file, or registered by the program, are ever built.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum
+from math import isfinite
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError
+
+T = TypeVar("T")
+
+MAX_DEPTH = 100
+"""How deeply containers may nest. Python's own JSON reader recurses, and a tag adds levels of its own."""
+
+_TAG = "$"
+_BIG = 1 << 10_000  # beyond some 4,300 digits Python refuses to write an int in decimal; hexadecimal has no limit
+_to_text: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+_to_ascii: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")
+).encode
+_PLAIN_SCALARS = frozenset({str, bool, type(None)})
+_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    """Whether JSON itself says all there is to say about `value`. Exact types only: a subclass would come back as its base."""
+    kind = type(value)
+    if kind in _PLAIN_SCALARS:
+        return True
+    if kind is int:
+        return bool(-_BIG < value < _BIG)
+    if kind is float:
+        return isfinite(value)
+    if depth >= MAX_DEPTH:
+        return False
+    if kind is list:
+        return all(_is_plain(item, depth + 1) for item in value)
+    if kind is dict:
+        return all(type(key) is str and key != _TAG and _is_plain(item, depth + 1) for key, item in value.items())
+    return False
+
+
+class ValueCodec:
+    """The types that a store can write and read. One codec belongs to one store; `register` adds the user's own types.
+
+    Args:
+        types: dataclasses, enums and named tuples to register from the start.
+    """
+
+    def __init__(self, types: tuple[type, ...] = ()) -> None:
+        self._names: dict[type, str] = {}
+        self._types: dict[str, type] = {}
+        self.register(*types)
+
+    def register(self, *types: type) -> None:
+        """Let values of these dataclasses, enums or named tuples be stored.
+
+        They are stored under their qualified class name; a class that moves must keep it, or old values do not read.
+
+        Raises:
+            DefinitionError: a type is none of the three, or another one of the same name is registered.
+        """
+        for kind in types:
+            if not (isinstance(kind, type) and (dataclasses.is_dataclass(kind) or _is_enum(kind) or _is_namedtuple(kind))):
+                raise DefinitionError(
+                    f"{kind!r} cannot be registered: only dataclasses, enums and named tuples are stored field by field. "
+                    "Turn other values into one of these, or into plain data, before a task returns them."
+                )
+            name = kind.__qualname__
+            known = self._types.get(name)
+            # A notebook defines the same class anew each time its cell runs: the newest of one module is meant.
+            if known is not None and known is not kind and known.__module__ != kind.__module__:
+                raise DefinitionError(
+                    f"Two types named {name!r} cannot be told apart in a store "
+                    f"(from {known.__module__} and from {kind.__module__}). Rename one of them."
+                )
+            self._types[name] = kind
+            self._names[kind] = name
+
+    # --- writing ---
+
+    def encode(self, value: Any, place: str = "value", task_id: str | None = None) -> str:
+        """The text of a value.
+
+        Args:
+            value: what to write.
+            place: what the value is called in an error, e.g. `output`.
+            task_id: the task it comes from, named in an error.
+
+        Raises:
+            UnstorableValueError: a type in it cannot be stored; the error says which and where.
+        """
+        return as_text(value if _is_plain(value, 0) else _Writer(self._names, task_id).tree(value, place, 0))
+
+    # --- reading ---
+
+    def decode(self, text: str) -> Any:
+        """The value that `text` was made of: each call makes a new one.
+
+        Raises:
+            UnregisteredTypeError: a type in it was registered when it was written, but is not here.
+            StoredValueError: the text is not one that `encode` writes.
+        """
+        try:
+            return json.loads(text, object_hook=self._untag)
+        except (UnregisteredTypeError, StoredValueError):
+            raise
+        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+            raise StoredValueError(f"{type(error).__name__}: {error}") from error
+
+    def _untag(self, tree: dict[str, Any]) -> Any:
+        if _TAG not in tree:
+            return tree
+        tag = tree[_TAG]
+        if tag == "object":
+            return self._build(tree["type"], tree["v"])
+        reader = _READERS.get(tag)
+        if reader is None:
+            raise StoredValueError(f"it has the unknown tag {tag!r}; a newer version may have written it")
+        return reader(tree)
+
+    def _build(self, name: str, content: Any) -> Any:
+        kind = self._types.get(name)
+        if kind is None:
+            raise UnregisteredTypeError(name)
+        if _is_enum(kind):
+            return kind(content)
+        if _is_namedtuple(kind):
+            return tuple.__new__(kind, content)
+        # Not through __init__: that may compute, refuse or count, and the stored fields are the truth.
+        value: Any = object.__new__(kind)
+        for field, item in content.items():
+            object.__setattr__(value, field, item)
+        return value
+
+
+def _is_enum(kind: type) -> bool:
+    return issubclass(kind, Enum)
+
+
+def _is_namedtuple(kind: type) -> bool:
+    return issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
+def as_json(text: str | None) -> Any:
+    """Stored text as plain JSON data, tags left as they are: for pages and files that show values but build none."""
+    return None if text is None else json.loads(text)
+
+
+def as_text(tree: Any) -> str:
+    """Plain JSON data as stored text: the reverse of `as_json`."""
+    text = _to_text(tree)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate: only an escape can hold it
+            return _to_ascii(tree)
+    return text
+
+
+def clean(text: str) -> str:
+    """Text that any store can hold: lone surrogates, which no encoding has bytes for, are written out as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def join(texts: Mapping[str, str]) -> str:
+    """The text of the dict whose values' texts are given, without reading any of them."""
+    if _TAG in texts:
+        pairs = ",".join(f"[{_to_ascii(key)},{text}]" for key, text in texts.items())
+        return f'{{"$":"dict","v":[{pairs}]}}'
+    return "{" + ",".join(f"{_to_ascii(key)}:{text}" for key, text in texts.items()) + "}"
+
+
+def split(text: str) -> dict[str, str]:
+    """The reverse of `join`: the text of each value of a dict with string keys, without building any of them."""
+    tree = json.loads(text)
+    if _TAG in tree:
+        return {key: as_text(item) for key, item in tree["v"]}
+    return {key: as_text(item) for key, item in tree.items()}
+
+
+class _Writer:
+    """Makes the tagged tree of one value, keeping track of the way down to it for errors and circles."""
+
+    def __init__(self, names: Mapping[type, str], task_id: str | None) -> None:
+        self._names = names
+        self._task_id = task_id
+        self._open: set[int] = set()
+
+    def tree(self, value: Any, place: str, depth: int) -> Any:
+        kind = type(value)
+        if kind in _PLAIN_SCALARS:
+            return value
+        if kind is int:
+            return value if -_BIG < value < _BIG else {_TAG: "int", "v": hex(value)}
+        if kind is float:
+            return value if isfinite(value) else {_TAG: "float", "v": repr(value)}
+        writer = _LEAF_WRITERS.get(kind)
+        if writer is not None:
+            return writer(value, lambda problem: self._refuse(place, kind, problem))
+        if depth >= MAX_DEPTH:
+            raise self._refuse(place, kind, f"it is nested more than {MAX_DEPTH} levels deep")
+        if id(value) in self._open:
+            raise self._refuse(place, kind, "it contains itself")
+        self._open.add(id(value))
+        try:
+            return self._container(kind, value, place, depth + 1)
+        finally:
+            self._open.discard(id(value))
+
+    def _container(self, kind: type, value: Any, place: str, depth: int) -> Any:
+        if kind is list:
+            return self._items(value, place, depth)
+        if kind is tuple:
+            return {_TAG: "tuple", "v": self._items(value, place, depth)}
+        if kind is dict:
+            return self._dict(value, place, depth)
+        if kind is set or kind is frozenset:
+            items = [self.tree(item, f"{place}{{{item!r}}}", depth) for item in value]
+            # In an order of its own, so that equal sets have equal texts.
+            return {_TAG: kind.__name__, "v": sorted(items, key=_to_ascii)}
+        name = self._names.get(kind)
+        if name is None:
+            raise self._refuse(place, kind, _advice(kind))
+        return {_TAG: "object", "type": name, "v": self._fields(kind, value, place, depth)}
+
+    def _fields(self, kind: type, value: Any, place: str, depth: int) -> Any:
+        if _is_enum(kind):
+            return self.tree(value.value, f"{place}.value", depth)
+        if _is_namedtuple(kind):
+            return [self.tree(item, f"{place}.{field}", depth) for field, item in zip(kind._fields, value)]  # type: ignore[attr-defined]
+        return {
+            field.name: self.tree(getattr(value, field.name), f"{place}.{field.name}", depth)
+            for field in dataclasses.fields(kind)
+            if hasattr(value, field.name)
+        }
+
+    def _items(self, items: Any, place: str, depth: int) -> list[Any]:
+        return [self.tree(item, f"{place}[{index}]", depth) for index, item in enumerate(items)]
+
+    def _dict(self, value: dict[Any, Any], place: str, depth: int) -> Any:
+        if all(type(key) is str and key != _TAG for key in value):
+            return {key: self.tree(item, f"{place}[{key!r}]", depth) for key, item in value.items()}
+        pairs = [
+            [self.tree(key, f"{place}.key({key!r})", depth), self.tree(item, f"{place}[{key!r}]", depth)]
+            for key, item in value.items()
+        ]
+        return {_TAG: "dict", "v": pairs}
+
+    def _refuse(self, place: str, kind: type, problem: str) -> UnstorableValueError:
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return UnstorableValueError(place, name, problem, self._task_id)
+
+
+def _advice(kind: type) -> str:
+    if dataclasses.is_dataclass(kind) or _is_enum(kind) or _is_namedtuple(kind):
+        return f"register the class first, with store.register({kind.__name__})"
+    if kind.__name__ == "coroutine":
+        return "it is a coroutine that nobody awaited; declare the task with `async def`, or await it inside"
+    if kind.__name__ in ("generator", "async_generator"):
+        return "it is a generator, whose items exist only once; return a list of them"
+    for base in kind.__mro__[1:]:
+        if base in (str, int, float, bool, list, dict, tuple, set, frozenset, bytes):
+            return f"subclasses lose their type in a store; convert it, for example with {base.__name__}(...)"
+    return "return plain data instead, or a dataclass registered with store.register(...)"
+
+
+# --- the types that need a tag, each with how it is written and read ---
+
+_Refuse = Callable[[str], UnstorableValueError]
+
+
+def _write_zone(zone: tzinfo | None, refuse: _Refuse) -> dict[str, Any]:
+    if zone is None or type(zone) is timezone:  # isoformat says it all
+        return {}
+    if type(zone) is ZoneInfo and zone.key:
+        return {"zone": zone.key}
+    raise refuse(f"its tzinfo is a {type(zone).__name__}; use datetime.timezone or zoneinfo.ZoneInfo")
+
+
+def _write_moment(tag: str) -> Callable[[Any, _Refuse], dict[str, Any]]:
+    def write(value: Any, refuse: _Refuse) -> dict[str, Any]:
+        tree = {_TAG: tag, "v": value.replace(tzinfo=None).isoformat(), **_write_zone(value.tzinfo, refuse)}
+        if type(value.tzinfo) is timezone:
+            offset = value.tzinfo.utcoffset(None)
+            tree["offset"] = [offset.days, offset.seconds, offset.microseconds]
+        if value.fold:
+            tree["fold"] = 1
+        return tree
+
+    return write
+
+
+def _read_moment(parse: Callable[[str], Any]) -> Callable[[dict[str, Any]], Any]:
+    def read(tree: dict[str, Any]) -> Any:
+        zone: tzinfo | None = None
+        if "zone" in tree:
+            zone = ZoneInfo(tree["zone"])
+        elif "offset" in tree:
+            days, seconds, microseconds = tree["offset"]
+            zone = timezone(timedelta(days, seconds, microseconds))
+        return parse(tree["v"]).replace(tzinfo=zone, fold=tree.get("fold", 0))
+
+    return read
+
+
+def _as_text(tag: str, write: Callable[[Any], str]) -> Callable[[Any, _Refuse], dict[str, Any]]:
+    return lambda value, _: {_TAG: tag, "v": write(value)}
+
+
+_LEAF_WRITERS: dict[type, Callable[[Any, _Refuse], dict[str, Any]]] = {
+    bytes: _as_text("bytes", bytes.hex),
+    bytearray: _as_text("bytearray", bytearray.hex),
+    datetime: _write_moment("datetime"),
+    time: _write_moment("time"),
+    date: _as_text("date", date.isoformat),
+    timedelta: lambda value, _: {_TAG: "timedelta", "v": [value.days, value.seconds, value.microseconds]},
+    Decimal: _as_text("Decimal", str),
+    UUID: _as_text("UUID", str),
+    complex: lambda value, _: {_TAG: "complex", "v": [repr(value.real), repr(value.imag)]},
+    # A concrete path reads back as this machine's kind of path; a pure one as what it was.
+    type(Path()): _as_text("Path", str),
+    PurePosixPath: _as_text("PurePosixPath", str),
+    PureWindowsPath: _as_text("PureWindowsPath", str),
+}
+
+_READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "int": lambda tree: int(tree["v"], 16),
+    "float": lambda tree: float(tree["v"]),
+    "complex": lambda tree: complex(float(tree["v"][0]), float(tree["v"][1])),
+    "tuple": lambda tree: tuple(tree["v"]),
+    "set": lambda tree: set(tree["v"]),
+    "frozenset": lambda tree: frozenset(tree["v"]),
+    "dict": lambda tree: {key: item for key, item in tree["v"]},  # noqa: C416 - dict() would take any pairs-like text
+    "bytes": lambda tree: bytes.fromhex(tree["v"]),
+    "bytearray": lambda tree: bytearray.fromhex(tree["v"]),
+    "datetime": _read_moment(datetime.fromisoformat),
+    "time": _read_moment(time.fromisoformat),
+    "date": lambda tree: date.fromisoformat(tree["v"]),
+    "timedelta": lambda tree: timedelta(*tree["v"]),
+    "Decimal": lambda tree: Decimal(tree["v"]),
+    "UUID": lambda tree: UUID(tree["v"]),
+    "Path": lambda tree: Path(tree["v"]),
+    "PurePosixPath": lambda tree: PurePosixPath(tree["v"]),
+    "PureWindowsPath": lambda tree: PureWindowsPath(tree["v"]),
+}

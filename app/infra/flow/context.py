@@ -1,0 +1,166 @@
+"""Context: what a task is handed, and the only thing it sees of the engine.
+
+What it needs of its run comes through the `Scope` protocol, so the same context serves wherever an attempt runs. Must not know a
+store, the loop or an executor.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from .codec import ValueCodec
+from .errors import UnstorableValueError
+from .models import TaskInstance, WorkflowRun
+from .records import TaskRecord
+from .views import encode_logs
+
+
+class Scope(Protocol):
+    """What a context asks of the run that its task belongs to. Called from whatever thread the task runs in."""
+
+    @property
+    def codec(self) -> ValueCodec:
+        """How values of this run are written and read."""
+        ...
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger of the flow."""
+        ...
+
+    @property
+    def params(self) -> Mapping[str, str]:
+        """The run's params as they stand, each as stored text."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a log record says of the run: `flow_name` and `run_id`."""
+        ...
+
+    def now(self) -> int:
+        """The time, in microseconds since 1970 UTC."""
+        ...
+
+    def pull(self, task_id: str, wanted: str) -> Any:
+        """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
+        ...
+
+    def run_model(self, params: dict[str, Any]) -> WorkflowRun:
+        """The run as it stands."""
+        ...
+
+
+class Context:
+    """Handed to each task as its one argument: one context per attempt."""
+
+    __slots__ = ("_logs", "_params", "_pushed", "_record", "_run", "_scope", "attempt_number", "task_id")
+
+    task_id: str
+    """The id of the task."""
+    attempt_number: int
+    """The 0-based index of this attempt: above 0, it is not the first."""
+
+    def __init__(self, scope: Scope, record: TaskRecord) -> None:
+        self._scope = scope
+        self._record = record
+        self.task_id = record.task_id
+        self.attempt_number = record.try_number
+        self._params: tuple[dict[str, Any], Mapping[str, str]] | None = None
+        self._pushed: str | None = None
+        self._logs: list[tuple[int, int, str]] = []
+        self._run: WorkflowRun | None = None
+
+    def __repr__(self) -> str:
+        identity = self._scope.identity
+        return f"<Context of task {self.task_id!r}, attempt {self.attempt_number}, run {identity['run_id']!r}>"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The run's params, shared by its tasks.
+
+        A task gets them as they stand when it first looks. What it changes in them (key by key) is saved with its success,
+        and seen by the tasks that look after that; changes of an attempt that fails are dropped.
+        """
+        if self._params is None:
+            texts = dict(self._scope.params)
+            decode = self._scope.codec.decode
+            self._params = ({key: decode(text) for key, text in texts.items()}, texts)
+        return self._params[0]
+
+    @property
+    def workflow_run(self) -> WorkflowRun:
+        """The run as it stands; its `tasks` are looked up live. For reading: changes to it, but for `params`, go nowhere."""
+        if self._run is None:
+            self._run = self._scope.run_model(self.params)
+        return self._run
+
+    run = workflow_run
+
+    @property
+    def task_instance(self) -> TaskInstance:
+        """This task's own instance as it stands. For reading: changes to it go nowhere."""
+        return self.workflow_run.tasks[self.task_id]
+
+    def pull_output(self, task_id: str) -> Any:
+        """The output of an upstream task, near or far; None if that task did not succeed. Each call makes a copy of its own.
+
+        Raises:
+            UnknownTaskError: the flow has no such task.
+            NotUpstreamError: the task is not upstream of this one, so it may not have run.
+        """
+        return self._scope.pull(self.task_id, task_id)
+
+    pull = pull_output
+
+    def push_output(self, value: Any) -> None:
+        """Set this task's output, as it is now; wins over what the function returns, and the last call wins.
+
+        Raises:
+            UnstorableValueError: the value holds something that cannot be stored; says what and where.
+        """
+        self._pushed = self._scope.codec.encode(value, "output", self.task_id)
+
+    push = push_output
+
+    def log(self, message: object, level: int = logging.INFO) -> None:
+        """Write a line to the flow's logger (`night_batch.<flow name>`) and keep it with this attempt in the store.
+
+        Args:
+            message: the line; anything else than a string is converted.
+            level: a level of the standard `logging` module.
+        """
+        text = str(message)
+        self._logs.append((self._scope.now(), level, text))
+        logger = self._scope.logger
+        if logger.isEnabledFor(level):
+            extra = {**self._scope.identity, "task_id": self.task_id, "attempt_number": self.attempt_number}
+            logger.log(level, "%s", text, extra=extra, stacklevel=2)
+
+    # --- for whoever runs the attempt ---
+
+    def output_text(self, returned: Any) -> str:
+        """The stored text of the attempt's output, given what its function returned."""
+        if self._pushed is not None:
+            return self._pushed
+        return self._scope.codec.encode(returned, "output", self.task_id)
+
+    def changed_params(self) -> dict[str, str | None]:
+        """The params that the attempt changed, as stored text; None for one that it deleted."""
+        if self._params is None:
+            return {}
+        params, before = self._params
+        changed: dict[str, str | None] = {key: None for key in before if key not in params}
+        for key, value in params.items():
+            if type(key) is not str:
+                raise UnstorableValueError(f"params[{key!r}]", type(key).__name__, "param names are strings", self.task_id)
+            text = self._scope.codec.encode(value, f"params[{key!r}]", self.task_id)
+            if text != before.get(key):
+                changed[key] = text
+        return changed
+
+    def logs_text(self) -> str | None:
+        """The stored text of what the attempt logged."""
+        return encode_logs(self._logs, self._scope.codec) if self._logs else None

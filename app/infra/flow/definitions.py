@@ -1,0 +1,358 @@
+"""What a flow is made of: task definitions, checked one by one as they come and as a whole before a run exists.
+
+Pure: nothing here runs a task or knows a store. A refused definition leaves everything as it was.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any
+
+from .context import Context
+from .errors import (
+    AmbiguousDependencyError,
+    DuplicateTaskError,
+    GraphChangedError,
+    InvalidNameError,
+    InvalidOptionError,
+    NestedFlowError,
+    TaskFunctionError,
+    UnknownDependencyError,
+    UnknownTaskError,
+    closest,
+)
+from .graph import Graph
+from .models import TaskType
+from .retry_manager import NO_RETRY, RetryPolicy
+
+TaskFunction = Callable[[Context], Any]
+"""A function or coroutine function that takes the task's context and returns the task's output."""
+SubflowParams = Mapping[str, Any] | Callable[[Context], Mapping[str, Any]] | None
+Dependency = str | Callable[..., Any]
+Dependencies = Iterable[Dependency] | Dependency | None
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_IN_TASK_ID = re.compile(r"[./\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+MAX_NAME_LENGTH = 500
+
+
+def check_name(kind: str, name: object) -> str:
+    """Refuse a flow name or run id that is no text, empty, over long, or holds control characters."""
+    if not isinstance(name, str):
+        raise InvalidNameError(kind, name, f"it must be a string, not {type(name).__name__}")
+    if not name.strip():
+        raise InvalidNameError(kind, name, "it must not be empty")
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidNameError(kind, name[:50] + "...", f"it is longer than {MAX_NAME_LENGTH} characters")
+    if _CONTROL.search(name):
+        raise InvalidNameError(kind, name, "it must not hold control characters or lone surrogates")
+    return name
+
+
+def check_task_id(task_id: object) -> str:
+    """Refuse what cannot be a task id: besides what no name may hold, `.` and `/` have a meaning in paths."""
+    # One search on the way that everyone takes; the sentence is looked for when there is need of one.
+    if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH and not _NOT_IN_TASK_ID.search(task_id):
+        return task_id
+    check_name("task id", task_id)
+    raise InvalidNameError("task id", task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskDefinition:
+    """One task of a flow as it was declared."""
+
+    task_id: str
+    function: TaskFunction | None = None
+    """What to call; None where the task is a subflow."""
+    is_async: bool = False
+    child: FlowDefinition | None = None
+    """The nested flow; None where the task is a function."""
+    params: SubflowParams = None
+    """A subflow's own params, or a function of the parent's context that makes them."""
+    depends_on: tuple[str, ...] = ()
+    retry: RetryPolicy = NO_RETRY
+    name: str | None = None
+    description: str | None = None
+
+    @property
+    def type(self) -> TaskType:
+        """Whether this is a function or a nested flow."""
+        return TaskType.TASK if self.child is None else TaskType.FLOW
+
+
+@dataclass(slots=True, eq=False)
+class FlowDefinition:
+    """A flow's name and its tasks, in the order in which they were declared. Children are held by reference."""
+
+    name: str
+    tasks: dict[str, TaskDefinition] = field(default_factory=dict)
+    _ids_of: dict[Any, list[str]] = field(default_factory=dict)
+    _graph: Graph | None = None
+
+    def __post_init__(self) -> None:
+        check_name("flow name", self.name)
+
+    # --- declaring ---
+
+    def add_task(
+        self,
+        task_id: str,
+        function: TaskFunction,
+        *,
+        depends_on: Dependencies = None,
+        retry: RetryPolicy = NO_RETRY,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace_task: bool = False,
+    ) -> None:
+        """Declare a task that calls `function`; see `AsyncFlow.add_task_definition`."""
+        check_task_id(task_id)
+        if task_type is not None and task_type != TaskType.TASK:
+            expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
+            raise InvalidOptionError("task_type", task_type, expected, task_id)
+        is_async = check_task_function(task_id, function)
+        self._add(
+            TaskDefinition(
+                task_id,
+                function,
+                is_async,
+                depends_on=self._resolve(task_id, depends_on),
+                retry=retry,
+                name=name,
+                description=description,
+            ),
+            replace_task,
+        )
+        try:
+            self._ids_of.setdefault(function, []).append(task_id)
+        except TypeError:
+            pass  # an unhashable callable serves as a task, it only cannot be named as a dependency by itself
+
+    def add_subflow(
+        self,
+        task_id: str,
+        child: FlowDefinition,
+        *,
+        depends_on: Dependencies = None,
+        retry: RetryPolicy = NO_RETRY,
+        params: SubflowParams = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace_task: bool = False,
+        factory: Callable[..., Any] | None = None,
+    ) -> None:
+        """Declare a task that is a whole flow; see `AsyncFlow.add_subflow_definition`."""
+        check_task_id(task_id)
+        if params is not None and not isinstance(params, Mapping) and not callable(params):
+            raise InvalidOptionError("params", params, "a mapping, or a function of the parent's context", task_id)
+        path = child.path_to(self)
+        if path is not None:
+            raise NestedFlowError(self.name, (task_id, *path))
+        self._add(
+            TaskDefinition(
+                task_id,
+                child=child,
+                params=params,
+                depends_on=self._resolve(task_id, depends_on),
+                retry=retry,
+                name=name,
+                description=description,
+            ),
+            replace_task,
+        )
+        if factory is not None:
+            self._ids_of.setdefault(factory, []).append(task_id)
+
+    def _add(self, definition: TaskDefinition, replace_task: bool) -> None:
+        if definition.task_id in self.tasks:
+            if not replace_task:
+                raise DuplicateTaskError(self.name, definition.task_id)
+            for task_ids in self._ids_of.values():
+                if definition.task_id in task_ids:
+                    task_ids.remove(definition.task_id)
+        self.tasks[definition.task_id] = definition
+        self._graph = None
+
+    def _resolve(self, task_id: str, depends_on: Dependencies) -> tuple[str, ...]:
+        """Ids of the dependencies, which may be given as ids or as the functions that were decorated."""
+        if depends_on is None:
+            return ()
+        if isinstance(depends_on, str) or callable(depends_on):
+            depends_on = (depends_on,)
+        return tuple(dependency if isinstance(dependency, str) else self._id_of(task_id, dependency) for dependency in depends_on)
+
+    def _id_of(self, task_id: str, function: Dependency) -> str:
+        try:
+            task_ids = self._ids_of.get(function, [])
+        except TypeError:
+            task_ids = []
+        label = function_name(function)
+        if not task_ids:
+            raise UnknownDependencyError(self.name, task_id, label)
+        if len(task_ids) > 1:
+            raise AmbiguousDependencyError(task_id, label, task_ids)
+        return task_ids[0]
+
+    def set_retry(self, task_id: str, retry: RetryPolicy) -> None:
+        """Give a declared task another retry policy."""
+        self.tasks[task_id] = replace(self.get(task_id), retry=retry)
+
+    def copy_from(self, other: FlowDefinition) -> None:
+        """Take over all tasks of another definition, which stays independent of this one."""
+        self.tasks.update(other.tasks)
+        self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
+        self._graph = None
+
+    # --- asking ---
+
+    def get(self, task_id: str) -> TaskDefinition:
+        """The definition of that id.
+
+        Raises:
+            UnknownTaskError: there is none; the error suggests a near name.
+        """
+        definition = self.tasks.get(task_id)
+        if definition is None:
+            raise UnknownTaskError(f"Flow {self.name!r}", task_id, closest(str(task_id), self.tasks))
+        return definition
+
+    def path_to(self, wanted: FlowDefinition) -> tuple[str, ...] | None:
+        """The subflow ids that lead from this flow down to `wanted` (none at all to itself), or None."""
+        seen: set[int] = set()
+        waiting: list[tuple[FlowDefinition, tuple[str, ...]]] = [(self, ())]
+        while waiting:
+            flow, path = waiting.pop()
+            if flow is wanted:
+                return path
+            if id(flow) not in seen:
+                seen.add(id(flow))
+                waiting.extend((task.child, (*path, task.task_id)) for task in flow.tasks.values() if task.child)
+        return None
+
+    def graph(self) -> Graph:
+        """The checked graph of this flow's own tasks.
+
+        Raises:
+            UnknownDependencyError, CycleError: as `Graph` does.
+        """
+        if self._graph is None:
+            self._graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
+        return self._graph
+
+    def validate(self) -> None:
+        """Check the graphs of this flow and of all flows nested in it."""
+        seen: set[int] = set()
+        waiting: list[FlowDefinition] = [self]
+        while waiting:
+            flow = waiting.pop()
+            if id(flow) in seen:
+                continue
+            seen.add(id(flow))
+            flow.graph()
+            waiting.extend(task.child for task in flow.tasks.values() if task.child is not None)
+
+    # --- comparing with what a run was made with ---
+
+    def graph_text(self) -> str:
+        """The graph as text that is stored with a run: each task's dependencies, and the flow it nests if any."""
+        return json.dumps(self._graph_rows(), separators=(",", ":"))
+
+    def _graph_rows(self) -> dict[str, list[Any]]:
+        graph = self.graph()
+        return {
+            task_id: [*graph.upstream(task_id)] if task.child is None else [*graph.upstream(task_id), {"flow": task.child.name}]
+            for task_id, task in self.tasks.items()
+        }
+
+    def check_graph(self, run_id: str, stored: str) -> None:
+        """Hold this flow's graph against the one that a run was made with (empty text: nobody said).
+
+        Raises:
+            GraphChangedError: they differ in a task, a dependency or a kind of task. (Another order is no difference.)
+        """
+        if not stored or stored == self.graph_text():
+            return
+        then: dict[str, list[Any]] = {task_id: _comparable(row) for task_id, row in json.loads(stored).items()}
+        now = {task_id: _comparable(row) for task_id, row in self._graph_rows().items()}
+        if then == now:
+            return
+        raise GraphChangedError(
+            run_id,
+            self.name,
+            added=[task_id for task_id in now if task_id not in then],
+            removed=[task_id for task_id in then if task_id not in now],
+            changed=[task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
+        )
+
+
+def _comparable(row: list[Any]) -> list[Any]:
+    return sorted(row, key=str)
+
+
+# --- functions ---
+
+
+def function_name(function: object) -> str:
+    """What to call a function in a sentence."""
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+def check_task_function(task_id: str, function: object) -> bool:
+    """Refuse what cannot be called with a context alone; tell whether it is a coroutine function.
+
+    Raises:
+        TaskFunctionError: it is not callable, a generator, or does not take exactly one argument.
+    """
+    code = _code_of(function)
+    if code is not None and isinstance(function, FunctionType):
+        # The way of nearly every task; inspect.signature costs ten times as much as all the rest of a definition.
+        positional = code.co_argcount
+        required = positional - len(function.__defaults__ or ())
+        keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
+        takes_ctx = positional >= 1 or code.co_flags & inspect.CO_VARARGS
+        if not takes_ctx or required > 1 or keyword_only > 0:
+            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
+    elif not callable(function):
+        raise TaskFunctionError(task_id, repr(function), "it is not callable")
+    else:
+        try:
+            inspect.signature(function).bind(None)
+        except TypeError:
+            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function)) from None
+        except ValueError:
+            pass  # some builtins do not tell their signature; the call will show
+    flags = code.co_flags if code is not None else 0
+    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
+        raise TaskFunctionError(
+            task_id, function_name(function), "it is a generator function (it yields); return a list of the items instead"
+        )
+    return bool(flags & (inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE))
+
+
+def _code_of(function: Any) -> CodeType | None:
+    """The code that a call of `function` runs, looking through partials, methods and callable objects."""
+    while isinstance(function, partial):
+        function = function.func
+    if isinstance(function, type):
+        return None
+    for candidate in (function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)):  # noqa: B004
+        code = getattr(candidate, "__code__", None)
+        if isinstance(code, CodeType):
+            return code
+    return None
+
+
+def _wrong_arguments(function: Any) -> str:
+    try:
+        signature = str(inspect.signature(function))
+    except (TypeError, ValueError):
+        signature = "(...)"
+    return f"it is called with one argument, the context, but has the signature {signature}; write `def task(ctx): ...`"

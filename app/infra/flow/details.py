@@ -1,0 +1,104 @@
+"""A run told as plain JSON data: each task's definition beside its state, subflows nested inside.
+
+Reads definitions and a store; changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .codec import as_json
+from .definitions import FlowDefinition, TaskDefinition
+from .models import Attempt, ExecutionState, TaskType
+from .records import RunRecord, TaskRecord
+from .store import Store
+from .views import to_datetime
+
+
+def _iso(moment: int | None) -> str | None:
+    when = to_datetime(moment)
+    return when.isoformat() if when else None
+
+
+def execution_details(definition: FlowDefinition, store: Store, run_id: str) -> dict[str, Any]:
+    """Definition and state of a run; see `AsyncFlow.get_execution_details`."""
+    details: dict[str, Any] = {}
+    # Each entry: a flow, its run if it has one, and the dict that tells of it. A list, not recursion: flows nest deep.
+    waiting: list[tuple[FlowDefinition, str | None, dict[str, Any]]] = [(definition, run_id, details)]
+    while waiting:
+        flow, flow_run_id, told = waiting.pop()
+        run = store.read_run(flow_run_id) if flow_run_id is not None else None
+        told.update(_run_details(flow, run))
+        records = {record.task_id: record for record in store.read_tasks(run.id)} if run else {}
+        attempts: dict[str, list[dict[str, Any]]] = {}
+        for attempt in store.list_attempts(run.id) if run else ():
+            attempts.setdefault(attempt.task_id, []).append(_attempt_details(attempt))
+        for task_id in dict.fromkeys((*flow.tasks, *records)):
+            task, record = flow.tasks.get(task_id), records.get(task_id)
+            one = told["tasks"][task_id] = _task_details(task_id, task, record)
+            one["attempts"] = attempts.get(task_id, [])
+            if task is not None and task.child is not None:
+                one["subflow"] = {}
+                waiting.append((task.child, record.child_run_id if record else None, one["subflow"]))
+    return details
+
+
+def _run_details(flow: FlowDefinition, run: RunRecord | None) -> dict[str, Any]:
+    return {
+        "run_id": run.id if run else None,
+        "flow_name": flow.name,
+        "state": run.state.value if run else ExecutionState.NONE.value,
+        "params": as_json(run.params) if run else None,
+        "created_at": _iso(run.created) if run else None,
+        "start_date": _iso(run.started) if run else None,
+        "end_date": _iso(run.ended) if run else None,
+        "parent_run_id": run.parent_run_id if run else None,
+        "parent_task_id": run.parent_task_id if run else None,
+        "tasks": {},
+    }
+
+
+def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord | None) -> dict[str, Any]:
+    """A task that the flow no longer has, or that the run does not have, shows what there is of it."""
+    kind = task.type if task else record.type if record else TaskType.TASK
+    return {
+        "task_id": task_id,
+        "type": kind.value,
+        "name": task.name or task_id if task else task_id,
+        "description": _description(task) if task else None,
+        "depends_on": list(task.depends_on) if task else [],
+        "max_retries": task.retry.max_retries if task else 0,
+        "retry_delay": task.retry.delay if task else 0.0,
+        "state": record.state.value if record else ExecutionState.NONE.value,
+        "try_number": record.try_number if record else 0,
+        "interruptions": record.interruptions if record else 0,
+        "start_date": _iso(record.started) if record else None,
+        "end_date": _iso(record.ended) if record else None,
+        "next_attempt_at": _iso(record.due) if record else None,
+        "input": as_json(record.input) if record else None,
+        "output": as_json(record.output) if record else None,
+        "error": record.error if record else None,
+        "reason": record.reason if record else None,
+        "child_run_id": record.child_run_id if record else None,
+    }
+
+
+def _description(task: TaskDefinition) -> str | None:
+    """The description given, else the first line of the function's docstring."""
+    if task.description is not None:
+        return task.description
+    text = getattr(task.function, "__doc__", None)
+    return text.strip().split("\n", 1)[0] if isinstance(text, str) and text.strip() else None
+
+
+def _attempt_details(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "try_number": attempt.try_number,
+        "result": attempt.result.value,
+        "start_date": attempt.start_date.isoformat() if attempt.start_date else None,
+        "end_date": attempt.end_date.isoformat() if attempt.end_date else None,
+        "error": attempt.error,
+        "reason": attempt.reason,
+        "logs": [{"at": entry.at.isoformat(), "level": entry.level, "message": entry.message} for entry in attempt.logs],
+    }

@@ -1,0 +1,388 @@
+"""Every error the engine raises, by name; each carries its facts and writes its own sentence.
+
+Knows nothing of the rest of the engine: facts come in as plain strings and numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+
+
+def closest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate a person most likely meant by `name`, or None."""
+    matches = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def _did_you_mean(suggestion: str | None) -> str:
+    return f" Did you mean {suggestion!r}?" if suggestion else ""
+
+
+def _shortened(items: Sequence[str], separator: str, most: int = 12) -> str:
+    """Join `items`, leaving out the middle of a long list: nobody reads 100,000 ids."""
+    if len(items) <= most:
+        return separator.join(items)
+    head, tail = items[: most // 2], items[-(most // 2) :]
+    left_out = f"... ({len(items) - len(head) - len(tail)} more) ..."
+    return separator.join([*head, left_out, *tail])
+
+
+class FlowError(Exception):
+    """Base of every error of the engine; catch it to catch them all.
+
+    The facts are the constructor's arguments and attributes of the same names, so an error survives pickling.
+    """
+
+    def _sentence(self) -> str:
+        return Exception.__str__(self)
+
+    def __str__(self) -> str:
+        # Written late, and here rather than in each class: KeyError's own __str__ would quote the sentence.
+        return self._sentence()
+
+
+# --- defining a flow -------------------------------------------------------------------------------------------------
+
+
+class DefinitionError(FlowError, ValueError):
+    """A flow, a task or a subflow is defined in a way that cannot run."""
+
+
+class InvalidNameError(DefinitionError):
+    """A flow name, task id or run id is not usable as one."""
+
+    def __init__(self, kind: str, name: object, problem: str) -> None:
+        super().__init__(kind, name, problem)
+        self.kind, self.name, self.problem = kind, name, problem
+
+    def _sentence(self) -> str:
+        return f"{self.name!r} cannot be a {self.kind}: {self.problem}."
+
+
+class DuplicateTaskError(DefinitionError):
+    """A task id was defined twice."""
+
+    def __init__(self, flow_name: str, task_id: str) -> None:
+        super().__init__(flow_name, task_id)
+        self.flow_name, self.task_id = flow_name, task_id
+
+    def _sentence(self) -> str:
+        return (
+            f"Flow {self.flow_name!r} already has a task {self.task_id!r}. "
+            "Choose another id, or pass replace=True if the new definition is meant to take its place."
+        )
+
+
+class UnknownDependencyError(DefinitionError):
+    """A task depends on something that is no task of the flow."""
+
+    def __init__(self, flow_name: str, task_id: str, dependency: str, suggestion: str | None = None) -> None:
+        super().__init__(flow_name, task_id, dependency, suggestion)
+        self.flow_name, self.task_id, self.dependency, self.suggestion = flow_name, task_id, dependency, suggestion
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} of flow {self.flow_name!r} depends on {self.dependency!r}, "
+            f"which is no task of that flow.{_did_you_mean(self.suggestion)}"
+        )
+
+
+class AmbiguousDependencyError(DefinitionError):
+    """A dependency is given as a function that serves several tasks."""
+
+    def __init__(self, task_id: str, function_name: str, task_ids: Sequence[str]) -> None:
+        super().__init__(task_id, function_name, tuple(task_ids))
+        self.task_id, self.function_name, self.task_ids = task_id, function_name, tuple(task_ids)
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} depends on the function {self.function_name}, which serves several tasks "
+            f"({_shortened(self.task_ids, ', ')}). Name the one you mean by its id."
+        )
+
+
+class CycleError(DefinitionError):
+    """The tasks depend on each other in a circle. `cycle` holds the ids along it, the first one repeated at the end."""
+
+    def __init__(self, cycle: Sequence[str], flow_name: str = "") -> None:
+        super().__init__(tuple(cycle), flow_name)
+        self.cycle, self.flow_name = tuple(cycle), flow_name
+
+    def _sentence(self) -> str:
+        where = f" of flow {self.flow_name!r}" if self.flow_name else ""
+        return (
+            f"The tasks{where} depend on each other in a circle: {_shortened(self.cycle, ' -> ')} "
+            "(each needs the next). Remove one of these dependencies."
+        )
+
+
+class NestedFlowError(DefinitionError):
+    """A flow contains itself as a subflow. `path` holds the subflow ids that lead from the flow back to it."""
+
+    def __init__(self, flow_name: str, path: Sequence[str]) -> None:
+        super().__init__(flow_name, tuple(path))
+        self.flow_name, self.path = flow_name, tuple(path)
+
+    def _sentence(self) -> str:
+        return (
+            f"Flow {self.flow_name!r} would contain itself, by way of the subflow {_shortened(self.path, '.')!r}; "
+            "it could never end. Build a separate flow for the inner part."
+        )
+
+
+class TaskFunctionError(DefinitionError):
+    """What was given as a task's function (or a subflow's factory) cannot serve as one."""
+
+    def __init__(self, task_id: str, function_name: str, problem: str) -> None:
+        super().__init__(task_id, function_name, problem)
+        self.task_id, self.function_name, self.problem = task_id, function_name, problem
+
+    def _sentence(self) -> str:
+        return f"Task {self.task_id!r} cannot use {self.function_name}: {self.problem}."
+
+
+class InvalidOptionError(DefinitionError):
+    """An option of a task, flow, run or store has a value that makes no sense."""
+
+    def __init__(self, option: str, value: object, expected: str, task_id: str | None = None) -> None:
+        super().__init__(option, value, expected, task_id)
+        self.option, self.value, self.expected, self.task_id = option, value, expected, task_id
+
+    def _sentence(self) -> str:
+        where = f"Task {self.task_id!r}: " if self.task_id is not None else ""
+        return f"{where}{self.option}={self.value!r} is not usable; it must be {self.expected}."
+
+
+class ParallelError(DefinitionError):
+    """Tasks that `FlowBuilder.add_parallel` declares parallel depend on one another."""
+
+    def __init__(self, flow_name: str, upstream: str, downstream: str) -> None:
+        super().__init__(flow_name, upstream, downstream)
+        self.flow_name, self.upstream, self.downstream = flow_name, upstream, downstream
+
+    def _sentence(self) -> str:
+        return (
+            f"Flow {self.flow_name!r} declares {self.upstream!r} and {self.downstream!r} parallel, "
+            f"but {self.downstream!r} is downstream of {self.upstream!r}. Remove that dependency or the declaration."
+        )
+
+
+class UnknownTaskError(FlowError, KeyError):
+    """A task is named that does not exist where it was looked for."""
+
+    def __init__(self, where: str, task_id: str, suggestion: str | None = None) -> None:
+        super().__init__(where, task_id, suggestion)
+        self.where, self.task_id, self.suggestion = where, task_id, suggestion
+
+    def _sentence(self) -> str:
+        return f"{self.where} has no task {self.task_id!r}.{_did_you_mean(self.suggestion)}"
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+class UnstorableValueError(FlowError, TypeError):
+    """A value cannot be stored. `place` says where inside it the trouble is, e.g. `output["rows"][3]`."""
+
+    def __init__(self, place: str, type_name: str, problem: str, task_id: str | None = None) -> None:
+        super().__init__(place, type_name, problem, task_id)
+        self.place, self.type_name, self.problem, self.task_id = place, type_name, problem, task_id
+
+    def _sentence(self) -> str:
+        where = f"Task {self.task_id!r}: " if self.task_id is not None else ""
+        return f"{where}{self.place} is of type {self.type_name}, which cannot be stored: {self.problem}."
+
+
+class UnregisteredTypeError(FlowError, TypeError):
+    """A stored value is of a type of the user's that this store has not been told about."""
+
+    def __init__(self, type_name: str) -> None:
+        super().__init__(type_name)
+        self.type_name = type_name
+
+    def _sentence(self) -> str:
+        return (
+            f"A stored value is of the type {self.type_name!r}, which is not registered here. "
+            "Register the class with the store before reading: store.register(TheClass)."
+        )
+
+
+class StoredValueError(FlowError, ValueError):
+    """A stored value does not read back: it was not written by this codec, or was damaged since."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+        self.problem = problem
+
+    def _sentence(self) -> str:
+        return f"A stored value does not read back: {self.problem}."
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+class RunError(FlowError):
+    """A run cannot be made, continued or retried as asked."""
+
+
+class RunNotFoundError(RunError, KeyError):
+    """The store has no run of that id."""
+
+    def __init__(self, run_id: str, store: str = "the store") -> None:
+        super().__init__(run_id, store)
+        self.run_id, self.store = run_id, store
+
+    def _sentence(self) -> str:
+        return f"There is no run {self.run_id!r} in {self.store}. store.list_runs() lists the runs there are."
+
+
+class RunExistsError(RunError):
+    """A run of that id stands in the store already, and belongs to something else."""
+
+    def __init__(self, run_id: str, flow_name: str, wanted_by: str) -> None:
+        super().__init__(run_id, flow_name, wanted_by)
+        self.run_id, self.flow_name, self.wanted_by = run_id, flow_name, wanted_by
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} exists already and belongs to flow {self.flow_name!r}, not to {self.wanted_by!r}. "
+            "Choose another run_id, or use the flow that made it."
+        )
+
+
+class RunMismatchError(RunError):
+    """A flow was asked to continue a run of another flow."""
+
+    def __init__(self, run_id: str, flow_name: str, asked_of: str) -> None:
+        super().__init__(run_id, flow_name, asked_of)
+        self.run_id, self.flow_name, self.asked_of = run_id, flow_name, asked_of
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} is a run of flow {self.flow_name!r}; flow {self.asked_of!r} cannot continue it. "
+            f"Call the same method of flow {self.flow_name!r}."
+        )
+
+
+class RunActiveError(RunError):
+    """The run is being driven right now, so it cannot be changed from outside."""
+
+    def __init__(self, run_id: str, action: str) -> None:
+        super().__init__(run_id, action)
+        self.run_id, self.action = run_id, action
+
+    def _sentence(self) -> str:
+        return f"Cannot {self.action} run {self.run_id!r} while it is being run. Wait for it to end, or cancel it first."
+
+
+class GraphChangedError(RunError):
+    """The flow's graph is no longer the one that the run was made with.
+
+    `added`, `removed` and `changed` are the task ids; `changed` have other dependencies or another type than before.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        flow_name: str,
+        added: Sequence[str] = (),
+        removed: Sequence[str] = (),
+        changed: Sequence[str] = (),
+    ) -> None:
+        super().__init__(run_id, flow_name, tuple(added), tuple(removed), tuple(changed))
+        self.run_id, self.flow_name = run_id, flow_name
+        self.added, self.removed, self.changed = tuple(added), tuple(removed), tuple(changed)
+
+    def _sentence(self) -> str:
+        kinds = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
+        difference = "; ".join(f"{kind}: {_shortened(ids, ', ')}" for kind, ids in kinds if ids)
+        return (
+            f"The graph of flow {self.flow_name!r} is not the one that run {self.run_id!r} was made with "
+            f"({difference}). Restore the graph, start a new run, or pass adopt_graph=True to continue with the new one."
+        )
+
+
+class IllegalTransitionError(RunError):
+    """Something tried to move a task or run along an edge that the state table does not have."""
+
+    def __init__(self, subject: str, source: str, target: str) -> None:
+        super().__init__(subject, source, target)
+        self.subject, self.source, self.target = subject, source, target
+
+    def _sentence(self) -> str:
+        return f"{self.subject} cannot go from {self.source} to {self.target}."
+
+
+class RunFailedError(RunError):
+    """Raised by `run.raise_for_failure()`. `failures` maps each failed task to its cause, in one line."""
+
+    def __init__(self, run_id: str, flow_name: str, state: str, failures: Mapping[str, str]) -> None:
+        super().__init__(run_id, flow_name, state, dict(failures))
+        self.run_id, self.flow_name, self.state, self.failures = run_id, flow_name, state, dict(failures)
+
+    def _sentence(self) -> str:
+        causes = [f"{task_id}: {cause}" for task_id, cause in self.failures.items()]
+        listed = "".join(f"\n  {line}" for line in _shortened(causes, "\n").split("\n")) if causes else ""
+        return f"Run {self.run_id!r} of flow {self.flow_name!r} {self.state}.{listed}"
+
+
+class RunningLoopError(RunError, RuntimeError):
+    """The synchronous `flow.run()` was called where an event loop is running already."""
+
+    def __init__(self, flow_name: str) -> None:
+        super().__init__(flow_name)
+        self.flow_name = flow_name
+
+    def _sentence(self) -> str:
+        return (
+            f"flow.run() of {self.flow_name!r} cannot be used inside a running event loop. There, write: "
+            "run = await flow.run_until_complete(flow.init_run(params))"
+        )
+
+
+class NotUpstreamError(RunError):
+    """A task pulled the output of a task that is not upstream of it, so may not have run yet."""
+
+    def __init__(self, task_id: str, wanted: str) -> None:
+        super().__init__(task_id, wanted)
+        self.task_id, self.wanted = task_id, wanted
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} cannot pull {self.wanted!r}, which is not upstream of it. "
+            f"Add {self.wanted!r} to its depends_on."
+        )
+
+
+# --- stores ----------------------------------------------------------------------------------------------------------
+
+
+class StoreError(FlowError):
+    """The store could not do its work; nothing after the last commit may be relied on."""
+
+    def __init__(self, store: str, problem: str) -> None:
+        super().__init__(store, problem)
+        self.store, self.problem = store, problem
+
+    def _sentence(self) -> str:
+        return f"{self.store}: {self.problem}."
+
+
+class StoreClosedError(StoreError):
+    """The store was closed."""
+
+    def __init__(self, store: str, problem: str = "it is closed; call open() to use it again") -> None:
+        super().__init__(store, problem)
+
+
+class StoreFormatError(StoreError):
+    """What stands at the store's path is not a store of this engine. It is left untouched."""
+
+
+class StoreVersionError(StoreError):
+    """The store was written by a newer version of the engine. It is left untouched."""
+
+
+class StoreDamagedError(StoreError):
+    """The store's content is damaged."""

@@ -1,0 +1,77 @@
+"""Tells subscribers what happened. Whatever a subscriber does, the run goes on.
+
+Knows events and who listens; must not know flows, stores or how events come about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from .errors import InvalidOptionError
+from .events import Event
+
+_logger = logging.getLogger("night_batch.events")
+
+Handler = Callable[[Event], object]
+
+
+class EventManager:
+    """Hands each event to those who subscribed to its class, in the order in which they subscribed."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[object, tuple[Handler, tuple[type[Event], ...]]] = {}
+
+    def __repr__(self) -> str:
+        return f"<EventManager, {len(self._handlers)} subscribed>"
+
+    def subscribe(self, handler: Handler, *event_types: type[Event]) -> Callable[[], None]:
+        """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
+
+        It is called in the event loop's thread right after the event was committed, and should return soon. What it raises
+        is logged.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            InvalidOptionError: the handler cannot be called, or is a coroutine function (use `stream` to await things).
+        """
+        if not callable(handler) or inspect.iscoroutinefunction(handler):
+            raise InvalidOptionError("handler", handler, "a plain function; to await things, iterate over stream() in a task")
+        token = object()
+        self._handlers[token] = (handler, event_types or (Event,))
+
+        def unsubscribe() -> None:
+            self._handlers.pop(token, None)
+
+        return unsubscribe
+
+    def emit(self, events: Iterable[Event]) -> None:
+        """Hand the events to their subscribers."""
+        if not self._handlers:
+            return
+        for event in events:
+            for handler, event_types in list(self._handlers.values()):
+                if isinstance(event, event_types):
+                    try:
+                        handler(event)
+                    except KeyboardInterrupt:
+                        raise
+                    except BaseException:
+                        _logger.exception("a subscriber raised on %s; the run goes on", type(event).__name__)
+
+    def stream(self, *event_types: type[Event]) -> AsyncIterator[Event]:
+        """The events of the given classes (all, if none is given) from now on, to iterate over until the consumer breaks off."""
+        queue: asyncio.Queue[Event] = asyncio.Queue()
+        return _drain(queue, self.subscribe(queue.put_nowait, *event_types))
+
+
+async def _drain(queue: asyncio.Queue[Event], unsubscribe: Callable[[], None]) -> AsyncIterator[Event]:
+    try:
+        while True:
+            yield await queue.get()
+    finally:
+        unsubscribe()

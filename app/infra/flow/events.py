@@ -1,0 +1,100 @@
+"""What the engine tells: frozen records of what happened, in the past tense. Each is told after it was committed.
+
+Pure data; must not know who listens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+
+from .models import ExecutionState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of every event."""
+
+    flow_name: str
+    run_id: str
+    moment: int
+    """When it happened, in microseconds since 1970 UTC; `at` gives it as a datetime."""
+
+    @property
+    def at(self) -> datetime:
+        """When it happened, as an aware UTC datetime."""
+        return _EPOCH + timedelta(microseconds=self.moment)
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(Event):
+    """A run began, or was continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished(Event):
+    """A run reached its end."""
+
+    state: ExecutionState
+
+
+@dataclass(frozen=True, slots=True)
+class RunInterrupted(Event):
+    """A run was stopped before its end, and can be continued."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEvent(Event):
+    """Base of the events of one task."""
+
+    task_id: str
+    attempt_number: int
+    """The 0-based index of the attempt, as `ctx.attempt_number` shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStarted(TaskEvent):
+    """An attempt began."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSucceeded(TaskEvent):
+    """An attempt succeeded, and the task with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed(TaskEvent):
+    """The last attempt failed, and the task with it."""
+
+    reason: str
+    """The cause, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRetryScheduled(TaskEvent):
+    """An attempt failed, and another one is to follow."""
+
+    reason: str
+    """The cause, in one line."""
+    delay: float
+    """Seconds until the next attempt."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInterrupted(TaskEvent):
+    """An attempt was cut off: by the death of its process (told when the run is continued) or by a cancellation."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSkipped(TaskEvent):
+    """A task will not run."""
+
+    reason: str
+    """Why not, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReset(TaskEvent):
+    """A task was set back by a manual retry."""

@@ -1,0 +1,219 @@
+"""Executors: run one attempt somewhere and answer with its Outcome. They never raise what a task raises.
+
+Must not know flows, stores or what follows from an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from .codec import clean
+from .context import Context
+from .models import Failure
+
+MAX_THREADS = 64
+"""How many functions run at once at the most: threads that wait cost little, and blocking calls mostly wait."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One call of a task's function that is to be made."""
+
+    key: Any
+    """Whose attempt it is: the caller's own; handed back with the outcome."""
+    function: Callable[[Context], Any]
+    context: Context
+    name: str
+    """For the names of asyncio tasks and for debuggers."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How an attempt ended, as a value: succeeded, failed (`failure` is set) or cut off (`cancelled` is set)."""
+
+    attempt: Attempt
+    output: str | None = None
+    params: dict[str, str | None] = field(default_factory=dict)
+    logs: str | None = None
+    failure: Failure | None = None
+    cancelled: bool = False
+    """It ended in CancelledError; whether anybody asked for that is the caller's knowledge, who has `failure` too."""
+
+
+Deliver = Callable[[Outcome], None]
+
+
+class Executor(Protocol):
+    """What the engine asks of a place where attempts run. Called from the event loop's thread."""
+
+    @property
+    def capacity(self) -> int | None:
+        """How many attempts it runs at once; None is any number. The engine starts no more than these."""
+        ...
+
+    def start(self, attempt: Attempt) -> None:
+        """Begin an attempt and return at once; its outcome is delivered later, once, from any thread."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask all attempts under way to end early, as far as that is possible."""
+        ...
+
+    async def wait(self, seconds: float) -> None:
+        """Wait, for so many seconds at most, until the attempts that could be cancelled have ended."""
+        ...
+
+    def close(self) -> None:
+        """Give up all resources. Outcomes of attempts still under way are of no interest any more."""
+        ...
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An exception as a value, whatever its own methods do."""
+    kind = type(error)
+    type_name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except BaseException as problem:  # an exception whose __str__ raises, with whatever it likes
+        message = f"(its message could not be made: {type(problem).__name__})"
+    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    try:
+        # The first frame is the executor's own and tells a reader nothing.
+        text = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
+    except BaseException as problem:
+        text = f"{type_name}: {message}\n(its traceback could not be made: {type(problem).__name__})\n"
+    return Failure(clean(type_name), clean(message), clean(text))
+
+
+def _returned(attempt: Attempt, value: Any) -> Outcome:
+    """The outcome of an attempt whose function returned. Writing the value down belongs to it: what cannot be stored fails it."""
+    context = attempt.context
+    try:
+        return Outcome(attempt, context.output_text(value), context.changed_params(), context.logs_text())
+    except BaseException as error:
+        return _raised(attempt, error)
+
+
+def _raised(attempt: Attempt, error: BaseException) -> Outcome:
+    return Outcome(
+        attempt,
+        logs=attempt.context.logs_text(),
+        failure=failure_of(error),
+        cancelled=isinstance(error, asyncio.CancelledError),
+    )
+
+
+class CoroutineExecutor:
+    """Runs coroutine functions on the event loop, each as an asyncio task of its own.
+
+    Args:
+        deliver: takes the outcomes.
+    """
+
+    capacity = None
+
+    def __init__(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._tasks: dict[asyncio.Task[None], None] = {}
+
+    def __repr__(self) -> str:
+        return f"<CoroutineExecutor, {len(self._tasks)} under way>"
+
+    def start(self, attempt: Attempt) -> None:
+        """See `Executor.start`."""
+        task = asyncio.get_running_loop().create_task(self._run(attempt), name=attempt.name)
+        self._tasks[task] = None
+        task.add_done_callback(self._tasks.pop)
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            outcome = _returned(attempt, await attempt.function(attempt.context))
+        except KeyboardInterrupt as error:
+            # On the loop's thread this is Ctrl-C: it must stop the program, not become one task's failure.
+            self._deliver(Outcome(attempt, failure=failure_of(error), cancelled=True))
+            raise
+        except BaseException as error:
+            outcome = _raised(attempt, error)
+        self._deliver(outcome)
+
+    def cancel(self) -> None:
+        """See `Executor.cancel`."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def wait(self, seconds: float) -> None:
+        """See `Executor.wait`."""
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=seconds)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self.cancel()
+
+
+class ThreadExecutor:
+    """Runs functions in threads of its own, started as needed, so that they never hold up the event loop.
+
+    The loop's default pool is not used: it is small, and other code of the program may have filled it. The threads are daemons: a
+    function that hangs holds up neither the run nor the interpreter's exit.
+
+    Args:
+        deliver: takes the outcomes, in the thread that made them.
+        max_threads: how many run at once.
+    """
+
+    def __init__(self, deliver: Deliver, max_threads: int = MAX_THREADS) -> None:
+        self.capacity = max_threads
+        self._deliver = deliver
+        self._queue: SimpleQueue[tuple[contextvars.Context, Attempt] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+
+    def __repr__(self) -> str:
+        return f"<ThreadExecutor, {self._busy} under way in {self._threads} threads>"
+
+    def start(self, attempt: Attempt) -> None:
+        """See `Executor.start`. The function sees the caller's context variables, as it would under asyncio.to_thread."""
+        with self._lock:
+            self._busy += 1
+            grow = self._busy > self._threads and self._threads < self.capacity
+            self._threads += grow
+            number = self._threads
+        self._queue.put((contextvars.copy_context(), attempt))
+        if grow:
+            threading.Thread(target=self._work, name=f"night-batch-{number}", daemon=True).start()
+
+    def _work(self) -> None:
+        while (job := self._queue.get()) is not None:
+            variables, attempt = job
+            outcome = variables.run(self._run, attempt)
+            with self._lock:
+                self._busy -= 1
+            self._deliver(outcome)
+            del job, variables, attempt, outcome  # lest an idle thread keep the last result alive
+
+    @staticmethod
+    def _run(attempt: Attempt) -> Outcome:
+        try:
+            return _returned(attempt, attempt.function(attempt.context))
+        except BaseException as error:
+            return _raised(attempt, error)
+
+    def cancel(self) -> None:
+        """See `Executor.cancel`. A thread cannot be made to end."""
+
+    async def wait(self, seconds: float) -> None:
+        """See `Executor.wait`. None could be cancelled, so there is nothing to wait for."""
+
+    def close(self) -> None:
+        """See `Executor.close`. Idle threads end; a busy one ends after what it is doing."""
+        for _ in range(self._threads):
+            self._queue.put(None)

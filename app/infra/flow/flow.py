@@ -1,0 +1,487 @@
+"""AsyncFlow: where a flow is declared, and from where its runs are made, driven, continued and retried.
+
+The one shell: it checks what it is given, and hands it on to the rooms that know how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar, overload
+
+from .clock import Clock, SystemClock
+from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, check_name, function_name
+from .details import execution_details
+from .errors import InvalidOptionError, RunActiveError, RunExistsError, RunNotFoundError, TaskFunctionError
+from .event_manager import EventManager
+from .live_run import LiveRun, encode_params, new_run
+from .machine import Step
+from .memory_store import MemoryStore
+from .models import ExecutionState, TaskType, WorkflowRun
+from .retry_manager import retry_policy
+from .run_tree import RunTree
+from .runner import Runner
+from .scripts import run_to_end
+from .store import Store
+from .views import task_instance, workflow_run
+
+F = TypeVar("F", bound=Callable[..., Any])
+RetryDelay = float | timedelta | None
+
+
+def _random_id() -> str:
+    return os.urandom(16).hex()
+
+
+@dataclass(slots=True)
+class _Drive:
+    """A run that is being driven in this process, and how many callers wait for it."""
+
+    task: asyncio.Task[WorkflowRun]
+    waiters: int = 0
+
+
+class AsyncFlow:
+    """A flow: a name, and tasks that depend on one another.
+
+    Args:
+        flow_name: stored with each run, which only a flow of the same name can continue.
+        store: where the runs live; a `MemoryStore` of its own if none is given.
+        clock: the time; tests bring one that does not take any.
+        make_id: makes run ids that were not given; random ones by default.
+
+    Raises:
+        InvalidNameError: the name is not usable.
+    """
+
+    def __init__(
+        self,
+        flow_name: str,
+        store: Store | None = None,
+        *,
+        clock: Clock | None = None,
+        make_id: Callable[[], str] = _random_id,
+    ) -> None:
+        self._definition = FlowDefinition(flow_name)
+        self._store: Store = MemoryStore() if store is None else store
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._make_id = make_id
+        self._drives: dict[str, _Drive] = {}
+        self.events = EventManager()
+        """Who is told what happens in this flow's runs: `flow.events.subscribe(handler, TaskFailed)`."""
+
+    def __repr__(self) -> str:
+        return f"<AsyncFlow {self.flow_name!r}, {len(self._definition.tasks)} tasks, {self._store!r}>"
+
+    @property
+    def flow_name(self) -> str:
+        """The flow's name."""
+        return self._definition.name
+
+    @property
+    def definition(self) -> FlowDefinition:
+        """The tasks as they were declared."""
+        return self._definition
+
+    @property
+    def store(self) -> Store:
+        """Where the runs live. May be assigned, between runs."""
+        return self._store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self._store = store
+
+    # --- declaring ---
+
+    @overload
+    def task(self, task_id: F) -> F: ...
+
+    @overload
+    def task(
+        self,
+        task_id: str | None = None,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> Callable[[F], F]: ...
+
+    def task(
+        self,
+        task_id: str | F | None = None,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> F | Callable[[F], F]:
+        """Decorate a function or coroutine function as a task; it is returned unchanged.
+
+        Written bare (`@flow.task`) or without an id, the function's name is the id. The arguments are those of
+        `add_task_definition`, where `depends_on` is called `dependencies`.
+        """
+
+        def decorate(function: F) -> F:
+            self.add_task_definition(
+                task_id if isinstance(task_id, str) else getattr(function, "__name__", repr(function)),
+                function,
+                task_type=task_type,
+                dependencies=depends_on,
+                max_retries=max_retries,
+                retry_delay=retry_delay,
+                name=name,
+                description=description,
+                replace=replace,
+            )
+            return function
+
+        return decorate if task_id is None or isinstance(task_id, str) else decorate(task_id)
+
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        params: SubflowParams = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> Callable[[F], F]:
+        """Decorate a function that makes the nested flow: it is called once, at once, with None, and returns an `AsyncFlow`.
+
+        The other arguments are those of `add_subflow_definition`, where `depends_on` is called `dependencies`.
+
+        Raises:
+            TaskFunctionError: the function returns something else.
+        """
+
+        def decorate(factory: F) -> F:
+            child = factory(None)
+            if not isinstance(child, AsyncFlow):
+                problem = f"it returned {type(child).__name__}, and must return the nested AsyncFlow"
+                raise TaskFunctionError(subflow_id, function_name(factory), problem)
+            self._definition.add_subflow(
+                subflow_id,
+                child._definition,
+                depends_on=depends_on,
+                retry=retry_policy(max_retries, retry_delay, subflow_id),
+                params=params,
+                name=name,
+                description=description,
+                replace_task=replace,
+                factory=factory,
+            )
+            return factory
+
+        return decorate
+
+    def add_task_definition(
+        self,
+        task_id: str,
+        task_function: TaskFunction,
+        *,
+        task_type: TaskType | str | None = None,
+        dependencies: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> AsyncFlow:
+        """Declare a task.
+
+        Args:
+            task_id: a non-empty string without `.`, `/` and control characters.
+            task_function: takes the context as its one argument. A coroutine function runs on the event loop, any other one
+                in a thread.
+            task_type: "task" or left out.
+            dependencies: ids of tasks, or the decorated functions themselves; they may be declared later.
+            max_retries: how many attempts may follow a failed one.
+            retry_delay: seconds (or a timedelta) before each of them.
+            name: what people call it.
+            description: what it does; the function's docstring if left out.
+            replace: take the place of a task of the same id, as when a notebook cell runs again.
+
+        Returns:
+            The flow itself, so that calls chain.
+
+        Raises:
+            DefinitionError: one of its kinds says what is wrong; the flow stays as it was.
+        """
+        self._definition.add_task(
+            task_id,
+            task_function,
+            depends_on=dependencies,
+            retry=retry_policy(max_retries, retry_delay, task_id),
+            task_type=task_type,
+            name=name,
+            description=description,
+            replace_task=replace,
+        )
+        return self
+
+    def add_subflow_definition(
+        self,
+        subflow_id: str,
+        child_flow: AsyncFlow,
+        *,
+        dependencies: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        params: SubflowParams = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> AsyncFlow:
+        """Declare a task that is a whole flow, with a run of its own in this flow's store.
+
+        Args:
+            subflow_id: the id of the task.
+            child_flow: the nested flow.
+            dependencies: ids of tasks, or the decorated functions themselves.
+            max_retries: how often what failed inside is tried again as a whole.
+            retry_delay: seconds (or a timedelta) before each of these.
+            params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
+                function that makes one from the parent's context.
+            name: what people call it.
+            description: what it does.
+            replace: take the place of a task of the same id.
+
+        Returns:
+            The flow itself, so that calls chain.
+
+        Raises:
+            NestedFlowError: the nested flow contains this one.
+            DefinitionError: another of its kinds says what is wrong; the flow stays as it was.
+        """
+        if not isinstance(child_flow, AsyncFlow):
+            raise InvalidOptionError("child_flow", child_flow, "an AsyncFlow", subflow_id)
+        self._definition.add_subflow(
+            subflow_id,
+            child_flow._definition,
+            depends_on=dependencies,
+            retry=retry_policy(max_retries, retry_delay, subflow_id),
+            params=params,
+            name=name,
+            description=description,
+            replace_task=replace,
+        )
+        return self
+
+    def has_task(self, task_id: str) -> bool:
+        """Whether the flow has a task, or subflow, of that id."""
+        return task_id in self._definition.tasks
+
+    def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
+        """Give a task another retry policy; it holds from the next failure on.
+
+        Raises:
+            UnknownTaskError: the flow has no such task.
+            InvalidOptionError: the policy makes no sense.
+        """
+        self._definition.set_retry(task_id, retry_policy(max_retries, retry_delay, task_id))
+
+    def validate(self) -> None:
+        """Check the graph of this flow and of all flows nested in it, as `init_run` does.
+
+        Raises:
+            UnknownDependencyError, CycleError: what is wrong with it.
+        """
+        self._definition.validate()
+
+    # --- running ---
+
+    def init_run(
+        self,
+        params: Mapping[str, Any] | None = None,
+        parent_run_id: str | None = None,
+        parent_task_id: str | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Make a run, without starting it: its rows are written in one transaction.
+
+        Args:
+            params: what the run is about, by name; the tasks share them as `ctx.params`.
+            parent_run_id: the run that it is to be shown under.
+            parent_task_id: the task there.
+            run_id: an id of your own. It is an idempotency key: if this flow has a run of that id already, that one is meant, and
+                nothing changes.
+
+        Returns:
+            The run's id.
+
+        Raises:
+            DefinitionError: the graph is not sound, or the id not usable.
+            UnstorableValueError: a param cannot be stored; names its key.
+            RunExistsError: another flow has a run of that id.
+        """
+        self._definition.validate()
+        texts = encode_params(params, self._store.codec)
+        new_id = self._make_id() if run_id is None else check_name("run id", run_id)
+        if run_id is not None and self._has_run(new_id):
+            return new_id
+        step = Step()
+        new_run(step, self._definition, new_id, texts, self._clock.now(), parent_run_id, parent_task_id)
+        try:
+            self._store.commit(step.changes)
+        except RunExistsError:
+            if run_id is None or not self._has_run(new_id):
+                raise
+        return new_id
+
+    def _has_run(self, run_id: str) -> bool:
+        try:
+            run = self._store.read_run(run_id)
+        except RunNotFoundError:
+            return False
+        if run.flow_name != self.flow_name:
+            raise RunExistsError(run_id, run.flow_name, self.flow_name)
+        return True
+
+    async def run_until_complete(self, run_id: str, max_concurrency: int = 0, *, adopt_graph: bool = False) -> WorkflowRun:
+        """Drive a run to its end: start it, or continue it from where it stands. A run that has ended is returned as it is.
+
+        Failed tasks do not raise; call `raise_for_failure()` on what is returned. Calling it for a run that is being driven
+        waits for that. Cancelling the call puts the tasks under way back, saves, and re-raises; the run can then be continued.
+
+        Args:
+            run_id: the run.
+            max_concurrency: how many tasks may run at once, subflows' included; 0 is any number.
+            adopt_graph: continue although the graph is not the one that the run was made with: new tasks run, tasks that are gone
+                and had not ended are skipped, what has ended stays.
+
+        Raises:
+            RunNotFoundError: the store has no such run.
+            RunMismatchError: it is a run of another flow.
+            GraphChangedError: the graph is not the one that the run was made with; shows the difference.
+            StoreError: the store failed; the run stands as of the last commit, and can be continued.
+        """
+        if type(max_concurrency) is not int or max_concurrency < 0:
+            raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
+        drive = self._drives.get(run_id)
+        if drive is None:
+            run = self._store.read_run(run_id)
+            if run.flow_name == self.flow_name and ExecutionState.is_terminal(run.state):
+                return self._store.load(run_id)
+            tree = RunTree(self._store, self._definition, self._clock, adopt_graph)
+            root = tree.root(run_id)
+            children = tree.unfinished(root)
+            work = self._drive(root, children, max_concurrency)
+            drive = _Drive(asyncio.get_running_loop().create_task(work, name=f"night-batch run {run_id}"))
+            self._drives[run_id] = drive
+            drive.task.add_done_callback(lambda _: self._drives.pop(run_id, None))
+        elif drive.task.get_loop() is not asyncio.get_running_loop():
+            raise RunActiveError(run_id, "continue from another event loop")
+        return await self._wait_for(drive)
+
+    async def _drive(self, root: LiveRun, children: list[LiveRun], max_concurrency: int) -> WorkflowRun:
+        runner = Runner(self._store, self.events, self._clock, self._make_id, max_concurrency)
+        await runner.drive(root, children)
+        codec = self._store.codec
+        tasks = {record.task_id: task_instance(record, codec) for record in root.machine.tasks.values()}
+        return workflow_run(root.run, tasks, codec)
+
+    @staticmethod
+    async def _wait_for(drive: _Drive) -> WorkflowRun:
+        """Wait for a run together with its other callers; whoever is cancelled last takes the run along."""
+        drive.waiters += 1
+        try:
+            return await asyncio.shield(drive.task)
+        except asyncio.CancelledError:
+            if drive.waiters == 1:
+                while not drive.task.done():
+                    drive.task.cancel()
+                    try:
+                        await asyncio.wait([drive.task])
+                    except asyncio.CancelledError:
+                        continue  # asked again: so is the run, which then stops waiting for its tasks
+                if not drive.task.cancelled():
+                    drive.task.result()  # what kept it from saving is more than a cancellation
+            raise
+        finally:
+            drive.waiters -= 1
+
+    def run(self, params: Mapping[str, Any] | None = None, *, run_id: str | None = None, max_concurrency: int = 0) -> WorkflowRun:
+        """Make a run and drive it to its end, in one call that blocks: for scripts.
+
+        Ctrl-C and SIGTERM stop it so that the same call with the same `run_id` continues it; a second one stops at once.
+
+        Args:
+            params: as for `init_run`.
+            run_id: as for `init_run`; with an id of your own, the call picks up an unfinished run.
+            max_concurrency: as for `run_until_complete`.
+
+        Raises:
+            RunningLoopError: an event loop is running already; await `run_until_complete` there.
+            KeyboardInterrupt: after Ctrl-C, once the run is saved.
+            SystemExit: with code 143 after SIGTERM, once the run is saved.
+        """
+
+        async def work() -> WorkflowRun:
+            made = self.init_run(params, run_id=run_id)
+            return await self.run_until_complete(made, max_concurrency)
+
+        return run_to_end(work, self.flow_name)
+
+    # --- retrying ---
+
+    def manual_retry(self, run_id: str, task_id: str, reset_downstream: bool = False, *, adopt_graph: bool = False) -> None:
+        """Set a task back so that the next `run_until_complete` runs it again. Its attempts stay in the history.
+
+        Args:
+            run_id: the run.
+            task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up.
+            reset_downstream: set back everything downstream of it as well.
+            adopt_graph: as for `run_until_complete`.
+
+        Raises:
+            UnknownTaskError: there is no such task.
+            RunActiveError: the run is being driven.
+            RunNotFoundError, RunMismatchError, GraphChangedError: as for `run_until_complete`.
+        """
+        if run_id in self._drives:
+            raise RunActiveError(run_id, "retry a task of")
+        tree = RunTree(self._store, self._definition, self._clock, adopt_graph)
+        step = tree.reset(tree.root(run_id), task_id, reset_downstream)
+        self.events.emit(step.events)
+
+    async def retry(
+        self,
+        run_id: str,
+        task_id: str,
+        reset_downstream: bool = True,
+        max_concurrency: int = 0,
+        *,
+        adopt_graph: bool = False,
+    ) -> WorkflowRun:
+        """Set a task back, by default with everything downstream, and drive the run on.
+
+        The arguments and errors are those of `manual_retry` and `run_until_complete`.
+        """
+        self.manual_retry(run_id, task_id, reset_downstream, adopt_graph=adopt_graph)
+        return await self.run_until_complete(run_id, max_concurrency)
+
+    # --- looking ---
+
+    def get_execution_details(self, run_id: str) -> dict[str, Any]:
+        """A run as plain JSON data: each task's definition beside its state and attempts, subflows nested under `"subflow"`.
+
+        Values that JSON has no word for show in the form in which they are stored.
+
+        Raises:
+            RunNotFoundError: the store has no such run.
+        """
+        return execution_details(self._definition, self._store, run_id)

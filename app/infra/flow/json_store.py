@@ -1,0 +1,356 @@
+"""JsonStore: a folder of readable files, one `<run_id>.json` per run, fed by an append-only journal beside it.
+
+While a run goes on, each commit appends one line to `<run_id>.journal`: the length and CRC32 of a JSON text, then the text. When
+the run has ended, the journal is folded into the JSON file, and removed. Must not know flows, the machine or executors.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .codec import ValueCodec
+from .errors import RunExistsError, RunNotFoundError, StoreClosedError, StoreError, StoreFormatError
+from .json_format import (
+    FORMAT,
+    VERSION,
+    Content,
+    attempt_row,
+    file_stem,
+    folded,
+    line,
+    parse_folded,
+    parse_head,
+    parse_journal,
+    run_row,
+    task_row,
+)
+from .models import TERMINAL_STATES
+from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .store import BaseStore
+
+_logger = logging.getLogger("night_batch.json_store")
+_OPEN_JOURNALS = 64
+
+
+class JsonStore(BaseStore):
+    """Keeps each run in a file of its own that people and other programs can read. Safe to use from any thread.
+
+    Args:
+        folder: where the files lie; it is created where nothing is. It should lie on a local disk.
+        codec: how values are written and read; brings the types registered with it.
+
+    A commit that touches a run and its subflow runs writes several journals, the innermost run's first. Cut short by a kill,
+    it leaves an inner run ahead of the outer one, never the reverse; resuming the outer run takes up where the inner one stands.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str] = "./runs", *, codec: ValueCodec | None = None) -> None:
+        super().__init__(codec)
+        self.folder = Path(folder)
+        self._lock = threading.RLock()
+        self._opened = self._closed = False
+        self._journals: OrderedDict[str, int] = OrderedDict()
+        """File descriptors of the journals in use, the least recently used first."""
+        self._unsynced: dict[str, None] = {}
+        """Runs with commits that may not have reached the disk, in the order in which they were first touched."""
+        self._ended: dict[str, None] = {}
+        """Runs that have ended and are to be folded."""
+        self._parents: dict[str, str | None] = {}
+        self._last_order = 0
+
+    def __repr__(self) -> str:
+        return f"JsonStore({str(self.folder)!r})"
+
+    # --- opening and closing ---
+
+    def open(self) -> None:
+        """See `Store.open`."""
+        with self._lock, self._translated():
+            if self.folder.exists() and not self.folder.is_dir():
+                raise StoreFormatError(repr(self), "the path is a file; name a folder, or use SQLiteStore for a file")
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._opened, self._closed = True, False
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        with self._lock, self._translated():
+            if self._opened and not self._closed:
+                self._flush()
+                while self._journals:
+                    os.close(self._journals.popitem()[1])
+            self._parents.clear()
+            self._opened, self._closed = False, True
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(repr(self), f"{type(error).__name__}: {error}") from error
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        with self._lock, self._translated():
+            if self._closed:
+                raise StoreClosedError(repr(self))
+            if not self._opened:
+                self.open()
+            yield
+
+    def _path(self, run_id: str, suffix: str) -> Path:
+        return self.folder / (file_stem(run_id) + suffix)
+
+    def _now(self) -> int:
+        return time.time_ns() // 1000
+
+    # --- writing ---
+
+    def commit(self, changes: Changes) -> None:
+        """See `Store.commit`."""
+        with self._using():
+            entries = self._entries(changes)
+            written: list[tuple[int, int]] = []
+            created: list[str] = []
+            try:
+                for run_id in sorted(entries, key=self._depth, reverse=True):
+                    is_new = "order" in entries[run_id]
+                    journal = self._create(run_id) if is_new else self._journal(run_id)
+                    if is_new:
+                        created.append(run_id)
+                    written.append((journal, os.lseek(journal, 0, os.SEEK_END)))
+                    _write_all(journal, line(entries[run_id]))
+            except BaseException:
+                # Nothing half done stays behind: cut off what was written of these entries.
+                for journal, length in written:
+                    os.ftruncate(journal, length)
+                for run_id in created:
+                    os.close(self._journals.pop(run_id))
+                    self._path(run_id, ".journal").unlink()
+                    self._parents.pop(run_id, None)
+                raise
+            self._unsynced.update(dict.fromkeys(entries))
+            for run in (*changes.new_runs, *changes.runs):
+                if run.state in TERMINAL_STATES:
+                    self._ended[run.id] = None
+                else:
+                    self._ended.pop(run.id, None)
+            if changes.flush:
+                self._flush()
+
+    def _entries(self, changes: Changes) -> dict[str, dict[str, Any]]:
+        """One journal entry per run that the changes touch."""
+        entries: dict[str, dict[str, Any]] = {}
+        for run in changes.new_runs:
+            if self._exists(run.id):
+                raise RunExistsError(run.id, self._content(run.id)[0].flow_name, run.flow_name)
+            self._last_order = max(self._last_order + 1, time.time_ns())
+            entries[run.id] = {"format": FORMAT, "version": VERSION, "order": self._last_order}
+            self._parents[run.id] = run.parent_run_id
+        for run in (*changes.new_runs, *changes.runs):
+            self._entry(entries, run.id)["run"] = run_row(run)
+        for task in changes.tasks:
+            self._entry(entries, task.run_id).setdefault("tasks", []).append(task_row(task))
+        for attempt in changes.attempts:
+            self._entry(entries, attempt.run_id).setdefault("attempts", []).append(attempt_row(attempt))
+        return entries
+
+    def _entry(self, entries: dict[str, dict[str, Any]], run_id: str) -> dict[str, Any]:
+        entry = entries.get(run_id)
+        if entry is None:
+            if run_id not in self._parents:
+                self._parents[run_id] = self._content(run_id)[0].parent_run_id
+            entry = entries[run_id] = {}
+        return entry
+
+    def _depth(self, run_id: str) -> int:
+        depth = 0
+        parent = self._parents.get(run_id)
+        while parent is not None:
+            depth += 1
+            parent = self._parents.get(parent)
+        return depth
+
+    def _create(self, run_id: str) -> int:
+        path = self._path(run_id, ".journal")
+        return self._keep(run_id, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600))
+
+    def _journal(self, run_id: str) -> int:
+        """The open journal of a run, cut back to its last whole entry if a kill left it torn."""
+        journal = self._journals.get(run_id)
+        if journal is not None:
+            self._journals.move_to_end(run_id)
+            return journal
+        path = self._path(run_id, ".journal")
+        journal = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        try:
+            whole = self._entries_of(path)[1]
+            os.ftruncate(journal, whole)
+        except BaseException:
+            os.close(journal)
+            raise
+        return self._keep(run_id, journal)
+
+    def _keep(self, run_id: str, journal: int) -> int:
+        self._journals[run_id] = journal
+        if len(self._journals) > _OPEN_JOURNALS:
+            os.close(self._journals.popitem(last=False)[1])
+        return journal
+
+    def _flush(self) -> None:
+        """Bring everything to the disk; runs that have ended are folded, which does it too."""
+        for run_id in list(self._unsynced):
+            if run_id not in self._ended:
+                os.fsync(self._journal(run_id))
+        for run_id in list(self._ended):
+            self._fold(run_id)
+            self._ended.pop(run_id)
+        if self._unsynced:
+            self._sync_folder()
+            self._unsynced.clear()
+
+    def _fold(self, run_id: str) -> None:
+        """Replace the readable file by one that holds all, atomically; only then let go of the journal."""
+        content = self._read(file_stem(run_id))
+        path = self._path(run_id, ".json")
+        temporary = path.with_suffix(".json.tmp")
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600
+        )
+        try:
+            _write_all(descriptor, folded(content).encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+        self._sync_folder()
+        journal = self._journals.pop(run_id, None)
+        if journal is not None:
+            os.close(journal)
+        self._path(run_id, ".journal").unlink(missing_ok=True)
+
+    def _sync_folder(self) -> None:
+        if os.name == "nt":  # Windows has no handle of a folder to sync; NTFS journals the names itself
+            return
+        descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # --- reading ---
+
+    def _read(self, stem: str) -> Content:
+        """What the folded file says, and then the journal. Read again if another process folded in between."""
+        path, journal = self.folder / f"{stem}.json", self.folder / f"{stem}.journal"
+        while True:
+            before = _identity(path)
+            data = _bytes_of(path)
+            content = parse_folded(data, path.name, repr(self)) if data is not None else Content()
+            entries = self._entries_of(journal)[0]
+            if _identity(path) == before:
+                break
+        for entry in entries:
+            content.apply(entry)
+        return content
+
+    def _entries_of(self, journal: Path) -> tuple[list[dict[str, Any]], int]:
+        return parse_journal(_bytes_of(journal) or b"", journal.name, repr(self))
+
+    def _content(self, run_id: str) -> tuple[RunRecord, Content]:
+        if not isinstance(run_id, str):
+            raise RunNotFoundError(run_id, repr(self))
+        content = self._read(file_stem(run_id))
+        if content.run is None or content.run.id != run_id:
+            raise RunNotFoundError(run_id, repr(self))
+        return content.run, content
+
+    def _exists(self, run_id: str) -> bool:
+        if self._path(run_id, ".json").exists():
+            return True
+        # A journal without one whole entry is what a kill at the very first write leaves: no run.
+        journal = self._path(run_id, ".journal")
+        if not journal.exists():
+            return False
+        if self._entries_of(journal)[0]:
+            return True
+        journal.unlink()
+        return False
+
+    def exists(self, run_id: str) -> bool:
+        """See `Store.exists`."""
+        with self._using():
+            try:
+                self._content(run_id)
+            except RunNotFoundError:
+                return False
+            return True
+
+    def read_run(self, run_id: str) -> RunRecord:
+        """See `Store.read_run`."""
+        with self._using():
+            return self._content(run_id)[0]
+
+    def read_tasks(self, run_id: str) -> list[TaskRecord]:
+        """See `Store.read_tasks`."""
+        with self._using():
+            tasks = self._content(run_id)[1].tasks
+            return [tasks[position] for position in sorted(tasks)]
+
+    def read_attempts(self, run_id: str) -> list[AttemptRecord]:
+        """See `Store.read_attempts`."""
+        with self._using():
+            attempts = self._content(run_id)[1].attempts
+            return [attempts[key] for key in sorted(attempts)]
+
+    def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
+        """See `Store.read_runs`. A file that cannot be read is left out, with a warning in the log: it hides no other run."""
+        with self._using():
+            found: dict[str, tuple[int, int, RunRecord]] = {}
+            for path in sorted(self.folder.iterdir()):
+                if path.suffix not in (".json", ".journal"):
+                    continue
+                try:
+                    run, order = self._header(path)
+                except (StoreError, FileNotFoundError) as error:
+                    _logger.warning("left out of the list of runs: %s", error)
+                    continue
+                if run is not None and (parent_run_id is None or run.parent_run_id == parent_run_id):
+                    found[run.id] = (run.created, order, run)
+            return [row[2] for row in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
+
+    def _header(self, path: Path) -> tuple[RunRecord | None, int]:
+        """The run that a file is about: of a folded file the first lines tell, unless a journal has gone on since."""
+        if path.suffix == ".json" and not path.with_suffix(".journal").exists():
+            with path.open("rb") as file:
+                content = parse_head(b"".join(file.readline() for _ in range(2)), path.name, repr(self))
+        else:
+            content = self._read(path.stem)
+        return content.run, content.order
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _bytes_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -1,0 +1,204 @@
+"""A run in memory: its definition, its machine, and what its tasks may see of it.
+
+Made from records, and gives records back; must not do I/O or know the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from .clock import Clock
+from .codec import ValueCodec, join, split
+from .context import Context
+from .definitions import FlowDefinition
+from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest
+from .machine import RunMachine, Step
+from .models import ExecutionState, TaskType, WorkflowRun
+from .records import RunRecord, TaskRecord
+from .retry_manager import RetryPolicy
+from .views import TaskTable, workflow_run
+
+
+def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: str | None = None) -> dict[str, str]:
+    """Each param as stored text.
+
+    Raises:
+        InvalidOptionError: params are no mapping from strings.
+        UnstorableValueError: one of them cannot be stored; the error names its key.
+    """
+    if params is None:
+        return {}
+    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
+        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
+    return {key: codec.encode(value, f"params[{key!r}]", task_id) for key, value in params.items()}
+
+
+def new_run(
+    step: Step,
+    definition: FlowDefinition,
+    run_id: str,
+    params: Mapping[str, str],
+    now: int,
+    parent_run_id: str | None = None,
+    parent_task_id: str | None = None,
+) -> tuple[RunRecord, list[TaskRecord]]:
+    """The records of a run that is to be made, added to the step."""
+    run = RunRecord(
+        id=run_id,
+        flow_name=definition.name,
+        params=join(params),
+        graph=definition.graph_text(),
+        created=now,
+        parent_run_id=parent_run_id,
+        parent_task_id=parent_task_id,
+    )
+    tasks = [TaskRecord(run_id, task.task_id, position, task.type) for position, task in enumerate(definition.tasks.values())]
+    step.changes.new_runs.append(run)
+    step.changes.tasks.extend(tasks)
+    return run, tasks
+
+
+class _Policies(Mapping[str, RetryPolicy]):
+    """The retry policies of a definition's tasks, looked up when they are needed: they may be changed while a run goes on."""
+
+    def __init__(self, definition: FlowDefinition) -> None:
+        self._tasks = definition.tasks
+
+    def __getitem__(self, task_id: str) -> RetryPolicy:
+        return self._tasks[task_id].retry
+
+    def __iter__(self) -> Any:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+class LiveRun:
+    """One run of a tree while it is being driven, or made ready for it.
+
+    Args:
+        definition: the flow's tasks.
+        run: the run's record.
+        tasks: its task records, in order of position.
+        codec: how its values are written and read.
+        clock: for the times of log lines.
+        parent: the live run that it is a subflow of, and the task there.
+
+    Raises:
+        RunMismatchError: the run is one of another flow.
+    """
+
+    def __init__(
+        self,
+        definition: FlowDefinition,
+        run: RunRecord,
+        tasks: list[TaskRecord],
+        codec: ValueCodec,
+        clock: Clock,
+        parent: tuple[LiveRun, TaskRecord] | None = None,
+    ) -> None:
+        if run.flow_name != definition.name:
+            raise RunMismatchError(run.id, run.flow_name, definition.name)
+        self.definition = definition
+        self.graph = definition.graph()
+        self.machine = RunMachine(self.graph, run, tasks, _Policies(definition))
+        self.run = run
+        self.parent = parent
+        self.codec = codec
+        self.params = split(run.params)
+        self.identity = {"flow_name": run.flow_name, "run_id": run.id}
+        self.logger = logging.getLogger(f"night_batch.{run.flow_name}")
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<LiveRun {self.machine!r}>"
+
+    # --- what tasks see: the Scope of their contexts ---
+
+    def now(self) -> int:
+        """The time, in microseconds since 1970 UTC."""
+        return self._clock.now()
+
+    def pull(self, task_id: str, wanted: str) -> Any:
+        """See `Context.pull_output`."""
+        if wanted not in self.graph:
+            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
+        if not self.graph.is_upstream(wanted, of=task_id):
+            raise NotUpstreamError(task_id, wanted)
+        text = self.output_text(wanted)
+        return None if text is None else self.codec.decode(text)
+
+    def run_model(self, params: dict[str, Any]) -> WorkflowRun:
+        """See `Context.workflow_run`."""
+        return workflow_run(self.run, TaskTable(self.machine.tasks, self.codec), self.codec, params)
+
+    def output_text(self, task_id: str) -> str | None:
+        """The stored text of a task's output; None where it did not succeed."""
+        record = self.machine.tasks[task_id]
+        return record.output if record.state is ExecutionState.SUCCESS else None
+
+    # --- what the engine does with it ---
+
+    def apply_params(self, step: Step, changed: Mapping[str, str | None]) -> None:
+        """Take over the params that a task changed, key by key, so that tasks side by side do not undo each other's."""
+        for key, text in changed.items():
+            if text is None:
+                self.params.pop(key, None)
+            else:
+                self.params[key] = text
+        self.run.params = join(self.params)
+        step.changes.runs.append(self.run)
+
+    def result_text(self) -> str:
+        """The stored text of a subflow's result: the output of its single last task, or of all its last tasks by id."""
+        outputs = {task_id: self.output_text(task_id) or "null" for task_id in self.graph.leaves()}
+        return next(iter(outputs.values())) if len(outputs) == 1 else join(outputs)
+
+    def subflow_params(self, record: TaskRecord) -> dict[str, str]:
+        """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own.
+
+        Raises whatever the user's own params function raises, and as `encode_params` does.
+        """
+        task = self.definition.tasks[record.task_id]
+        params = dict(self.params)
+        for dependency in task.depends_on:
+            params[dependency] = self.output_text(dependency) or "null"
+        own = task.params(Context(self, record)) if callable(task.params) else task.params
+        return {**params, **encode_params(own, self.codec, record.task_id)}
+
+    def failure_reason(self) -> str:
+        """Why a subflow failed, in one line, as its parent tells it."""
+        for task_id in self.graph:
+            record = self.machine.tasks[task_id]
+            if record.state is ExecutionState.FAILED:
+                return f"task {task_id!r} of the subflow failed: {record.reason}"
+        return f"the subflow's run {self.run.id!r} ended as {self.run.state}"
+
+    def adopt_graph(self, step: Step, now: int) -> None:
+        """Take up the definition's graph in place of the one that the run was made with."""
+        position = max((record.position for record in self.machine.tasks.values()), default=-1)
+        new = [
+            TaskRecord(self.run.id, task.task_id, position + offset, task.type)
+            for offset, task in enumerate(
+                (task for task_id, task in self.definition.tasks.items() if task_id not in self.machine.tasks), start=1
+            )
+        ]
+        for record in self.machine.tasks.values():
+            if record.task_id in self.graph and not ExecutionState.is_terminal(record.state):
+                record.type = self.definition.tasks[record.task_id].type
+                step.changes.tasks.append(record)
+        self.machine.adopt(step, self.definition.graph_text(), new, now)
+
+    def open_children(self) -> list[TaskRecord]:
+        """The subflow tasks that have a child run and have not ended."""
+        return [
+            record
+            for record in self.machine.tasks.values()
+            if record.type is TaskType.FLOW
+            and record.child_run_id is not None
+            and record.task_id in self.graph
+            and not ExecutionState.is_terminal(record.state)
+        ]

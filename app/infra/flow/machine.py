@@ -1,0 +1,349 @@
+"""The lifecycle of a run, decided without doing anything: told what happened, it says what changes and what may start.
+
+Pure: no asyncio, no store, no clock (the time is an argument). Its caller commits the changes of a step, then tells its
+events, then acts on what became ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from . import events as told
+from .errors import IllegalTransitionError
+from .graph import Graph
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
+from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .retry_manager import RetryPolicy, next_delay
+
+NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """One legal move of a state."""
+
+    source: ExecutionState
+    target: ExecutionState
+    reason: str
+    """When it happens, and why it is allowed."""
+
+
+TASK_EDGES: tuple[Edge, ...] = (
+    Edge(SCHEDULED, RUNNING, "everything upstream is committed and a slot is free"),
+    Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
+    Edge(SCHEDULED, CANCELLED, "the run was cancelled before the task began"),
+    Edge(RUNNING, SUCCESS, "the attempt returned"),
+    Edge(RUNNING, FAILED, "the attempt failed and no retry is left"),
+    Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
+    Edge(RUNNING, CANCELLED, "the run was cancelled while the task ran"),
+    Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
+    Edge(FAILED, SCHEDULED, "manual retry"),
+    Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running"),
+    Edge(CANCELLED, SCHEDULED, "manual retry"),
+)
+"""Every legal move of a task."""
+
+RUN_EDGES: tuple[Edge, ...] = (
+    Edge(SCHEDULED, RUNNING, "somebody drives the run"),
+    Edge(SCHEDULED, CANCELLED, "the run was cancelled while nobody drove it"),
+    Edge(RUNNING, SUCCESS, "every task ended and none failed"),
+    Edge(RUNNING, FAILED, "every task ended and one at least failed"),
+    Edge(RUNNING, SCHEDULED, "the run was interrupted, and waits to be continued"),
+    Edge(RUNNING, CANCELLED, "the run was cancelled"),
+    Edge(SUCCESS, SCHEDULED, "manual retry of one of its tasks"),
+    Edge(FAILED, SCHEDULED, "manual retry of one of its tasks"),
+    Edge(CANCELLED, SCHEDULED, "manual retry of one of its tasks"),
+)
+"""Every legal move of a run."""
+
+_TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
+_RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
+
+
+@dataclass(slots=True)
+class Step:
+    """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order."""
+
+    changes: Changes = field(default_factory=Changes)
+    events: list[told.Event] = field(default_factory=list[told.Event])
+    ready: list[tuple[RunMachine, TaskRecord]] = field(default_factory=list)
+    """Tasks that may start now."""
+    delayed: list[tuple[RunMachine, TaskRecord, float]] = field(default_factory=list)
+    """Tasks that may start after so many seconds."""
+    finished: list[RunMachine] = field(default_factory=list)
+    """Runs that reached their end in this step."""
+
+    def __bool__(self) -> bool:
+        return bool(self.changes)
+
+
+class RunMachine:
+    """The bookkeeping of one run: in-degree counters over its graph, and the legal moves of its records.
+
+    Args:
+        graph: the run's graph.
+        run: its record; changed in place.
+        tasks: its task records, in order of position; changed in place. Those that the graph does not know are kept
+            as history and decide nothing.
+        policies: the retry policy of each task id.
+    """
+
+    def __init__(self, graph: Graph, run: RunRecord, tasks: Iterable[TaskRecord], policies: Mapping[str, RetryPolicy]) -> None:
+        self.graph = graph
+        self.run = run
+        self.tasks = {record.task_id: record for record in tasks}
+        self._policies = policies
+        self._unmet: dict[str, int] = {}
+        self._open = 0
+        """How many tasks of the graph have not ended."""
+
+    def __repr__(self) -> str:
+        return f"<RunMachine {self.run.flow_name!r} {self.run.id!r} {self.run.state}, {self._open} tasks open>"
+
+    # --- the run ---
+
+    def begin(self, step: Step, now: int) -> None:
+        """Start the run, or continue it from wherever it stands.
+
+        Tasks found RUNNING were cut off when their process died; they go back to SCHEDULED first.
+        """
+        for record in self.tasks.values():
+            if record.state is RUNNING:
+                self.interrupted(step, record, now)
+        self._move_run(step, RUNNING)
+        if self.run.started is None:
+            self.run.started = now
+        self.run.ended = None
+        step.events.append(told.RunStarted(self.run.flow_name, self.run.id, now))
+        self._count()
+        for task_id in self.graph:
+            record = self.tasks[task_id]
+            if record.state is SCHEDULED:
+                self._consider(step, record, now)
+        self._finish_if_done(step, now)
+
+    def _count(self) -> None:
+        self._open = 0
+        for task_id in self.graph:
+            record = self.tasks[task_id]
+            if record.state in TERMINAL_STATES:
+                continue
+            self._open += 1
+            upstream = self.graph.upstream(task_id)
+            self._unmet[task_id] = sum(self.tasks[other].state is not SUCCESS for other in upstream)
+
+    def _consider(self, step: Step, record: TaskRecord, now: int) -> None:
+        """What a waiting task's upstreams, as they stand, decide for it. Used once at the start; later it is counted."""
+        if record.state is not SCHEDULED:  # an earlier one of this pass has skipped it
+            return
+        for other in self.graph.upstream(record.task_id):
+            blocker = self.tasks[other]
+            if blocker.state in TERMINAL_STATES and blocker.state is not SUCCESS:
+                self._skip(step, record, _why_skipped(blocker), now)
+                return
+        if self._unmet[record.task_id] == 0:
+            if record.due is not None and record.due > now:
+                # A wall clock that was set back must not stretch the wait beyond the task's own delay.
+                delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)
+                step.delayed.append((self, record, delay))
+            else:
+                step.ready.append((self, record))
+
+    def _finish_if_done(self, step: Step, now: int) -> None:
+        if self._open == 0 and self.run.state is RUNNING:
+            failed = any(self.tasks[task_id].state is FAILED for task_id in self.graph)
+            self._move_run(step, FAILED if failed else SUCCESS)
+            self.run.ended = now
+            step.finished.append(self)
+            step.events.append(told.RunFinished(self.run.flow_name, self.run.id, now, self.run.state))
+
+    def interrupt(self, step: Step, now: int) -> None:
+        """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED."""
+        for record in self.tasks.values():
+            if record.state is RUNNING:
+                self.interrupted(step, record, now)
+        if self.run.state is RUNNING:
+            self._move_run(step, SCHEDULED)
+            step.events.append(told.RunInterrupted(self.run.flow_name, self.run.id, now))
+
+    # --- one task ---
+
+    def start(self, step: Step, record: TaskRecord, now: int) -> None:
+        """An attempt begins."""
+        self._move(step, record, RUNNING)
+        if record.started is not None:
+            record.try_number += 1
+        record.attempts += 1
+        record.started = now
+        record.ended = record.due = record.error = record.reason = record.logs = None
+        step.events.append(told.TaskStarted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
+
+    def succeeded(self, step: Step, record: TaskRecord, output: str | None, logs: str | None, now: int) -> None:
+        """The running attempt succeeded; what waited for it alone becomes ready."""
+        self._move(step, record, SUCCESS)
+        record.ended, record.output, record.logs = now, output, logs
+        step.events.append(told.TaskSucceeded(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
+        self._open -= 1
+        unmet = self._unmet
+        for task_id in self.graph.downstream(record.task_id):
+            if task_id in unmet:
+                unmet[task_id] -= 1
+                follower = self.tasks[task_id]
+                if unmet[task_id] == 0 and follower.state is SCHEDULED:
+                    step.ready.append((self, follower))
+        if self._open == 0:
+            self._finish_if_done(step, now)
+
+    def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:
+        """The running attempt failed: another one is scheduled, or the task has failed and what is downstream is skipped."""
+        record.ended, record.logs = now, logs
+        record.error, record.reason = failure.traceback, failure.summary
+        delay = next_delay(self._policies[record.task_id], record.failures)
+        where = (self.run.flow_name, self.run.id, now, record.task_id, record.try_number)
+        if delay is not None:
+            self._archive(step, record, AttemptResult.FAILED)
+            self._move(step, record, SCHEDULED)
+            record.due = now + round(delay * 1e6)
+            step.events.append(told.TaskRetryScheduled(*where, failure.summary, delay))
+            if delay > 0:
+                step.delayed.append((self, record, delay))
+            else:
+                step.ready.append((self, record))
+            return
+        self._move(step, record, FAILED)
+        step.events.append(told.TaskFailed(*where, failure.summary))
+        self._open -= 1
+        self._skip_downstream(step, record, now)
+        self._finish_if_done(step, now)
+
+    def interrupted(self, step: Step, record: TaskRecord, now: int) -> None:
+        """The running attempt was cut off. It uses up no retry."""
+        record.ended = now
+        record.reason = "interrupted before it ended"
+        self._archive(step, record, AttemptResult.INTERRUPTED)
+        self._move(step, record, SCHEDULED)
+        record.interruptions += 1
+        step.events.append(told.TaskInterrupted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
+
+    def _skip_downstream(self, step: Step, blocker: TaskRecord, now: int) -> None:
+        why = _why_skipped(blocker)
+        waiting = [blocker.task_id]
+        for task_id in waiting:  # grows while it is walked
+            for follower in self.graph.downstream(task_id):
+                record = self.tasks[follower]
+                if record.state is SCHEDULED:
+                    self._mark_skipped(step, record, why, now)
+                    waiting.append(follower)
+
+    def _skip(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
+        self._mark_skipped(step, record, why, now)
+        self._skip_downstream(step, record, now)
+
+    def _mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
+        self._move(step, record, SKIPPED)
+        record.ended, record.due, record.reason = now, None, why
+        self._open -= 1
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, why))
+
+    # --- manual retry and a changed graph: for a run that nobody drives ---
+
+    def reset(self, step: Step, task_ids: Iterable[str], now: int, keep_child: Iterable[str] = ()) -> None:
+        """Set tasks back to SCHEDULED, as if they had not run; their attempts stay in the history.
+
+        Args:
+            step: takes the changes.
+            task_ids: which; those that wait already stay as they are.
+            now: the time.
+            keep_child: subflow tasks among them that are to go on with the child run they have, instead of a new one.
+        """
+        kept = set(keep_child)
+        for task_id in task_ids:
+            record = self.tasks[task_id]
+            if record.state is RUNNING:  # left behind by a process that died
+                self.interrupted(step, record, now)
+            elif record.state is not SCHEDULED:
+                result = {SUCCESS: AttemptResult.SUCCESS, FAILED: AttemptResult.FAILED}.get(record.state)
+                if result is not None:
+                    self._archive(step, record, result)
+                self._move(step, record, SCHEDULED)
+            else:
+                self._touch(step, record)
+            record.try_number = record.interruptions = 0
+            record.started = record.ended = record.due = None
+            record.output = record.error = record.reason = record.logs = None
+            if task_id not in kept:
+                record.input = record.child_run_id = None
+            step.events.append(told.TaskReset(self.run.flow_name, self.run.id, now, task_id, 0))
+        if self.run.state is not SCHEDULED:
+            self._move_run(step, SCHEDULED)
+            self.run.ended = None
+
+    def reset_failed(self, step: Step, now: int) -> None:
+        """Set back what did not succeed: how a subflow that failed is tried again."""
+        self.reset(
+            step,
+            [task_id for task_id in self.graph if self.tasks[task_id].state not in (SUCCESS, SCHEDULED)],
+            now,
+            keep_child=[task_id for task_id in self.graph if self.tasks[task_id].state is FAILED],
+        )
+
+    def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:
+        """Take up a changed graph: add records for its new tasks, and close those that it no longer has.
+
+        What has ended keeps its state and result; a task that is gone and had not ended is SKIPPED.
+        """
+        for record in new:
+            self.tasks[record.task_id] = record
+            step.changes.tasks.append(record)
+        for task_id, record in self.tasks.items():
+            if task_id not in self.graph and record.state not in TERMINAL_STATES:
+                if record.state is RUNNING:
+                    self.interrupted(step, record, now)
+                self._mark_skipped(step, record, "the flow's graph no longer has it", now)
+        self.run.graph = graph_text
+        step.changes.runs.append(self.run)
+
+    # --- moving ---
+
+    def _move(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
+        if (record.state, target) not in _TASK_MOVES:
+            raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
+        record.state = target
+        step.changes.tasks.append(record)
+
+    def _touch(self, step: Step, record: TaskRecord) -> None:
+        step.changes.tasks.append(record)
+
+    def _move_run(self, step: Step, target: ExecutionState) -> None:
+        source = self.run.state
+        if source is not target:
+            if (source, target) not in _RUN_MOVES:
+                raise IllegalTransitionError(f"Run {self.run.id!r}", source.value, target.value)
+            self.run.state = target
+        step.changes.runs.append(self.run)
+
+    @staticmethod
+    def _archive(step: Step, record: TaskRecord, result: AttemptResult) -> None:
+        step.changes.attempts.append(
+            AttemptRecord(
+                record.run_id,
+                record.task_id,
+                record.position,
+                record.attempts,
+                record.try_number,
+                result,
+                record.started,
+                record.ended,
+                record.error,
+                record.reason,
+                record.logs,
+            )
+        )
+
+
+def _why_skipped(blocker: TaskRecord) -> str:
+    if blocker.state is FAILED:
+        return f"upstream task {blocker.task_id!r} failed"
+    # A task that was skipped passes on why: the one that failed is what a reader needs, however far up it stands.
+    return blocker.reason or f"upstream task {blocker.task_id!r} did not succeed ({blocker.state})"

@@ -1,0 +1,216 @@
+"""The data people hold in their hands: states, task instances, attempts, runs.
+
+Plain values only. Must not know asyncio, a clock, a store or how values are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any, Protocol, cast
+
+from .errors import RunFailedError
+
+
+class _StringEnum(str, Enum):
+    """Members equal, format and print as their own strings (`enum.StrEnum` starts with Python 3.11)."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self.value), spec)
+
+
+class ExecutionState(_StringEnum):
+    """Where a task or a run stands. Members compare equal to their lower-case strings: `state == "success"`."""
+
+    NONE = "none"
+    """Defined, but there is no run (only seen in the details of a subflow that has not started)."""
+    SCHEDULED = "scheduled"
+    """Waiting: for upstream tasks, for a free slot, for the next attempt, or for somebody to continue the run."""
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """Not run, because something upstream did not succeed; `TaskInstance.reason` says what."""
+    CANCELLED = "cancelled"
+
+    @staticmethod
+    def is_terminal(state: ExecutionState | str) -> bool:
+        """Whether `state` is one that only a manual retry leaves. Takes a member or its string."""
+        return state in TERMINAL_STATES
+
+
+TERMINAL_STATES: frozenset[ExecutionState] = frozenset(
+    {ExecutionState.SUCCESS, ExecutionState.FAILED, ExecutionState.SKIPPED, ExecutionState.CANCELLED}
+)
+
+State = ExecutionState
+
+
+class TaskType(_StringEnum):
+    """What a task is: a function, or a whole flow nested in this one."""
+
+    TASK = "task"
+    FLOW = "flow"
+
+
+class AttemptResult(_StringEnum):
+    """How one attempt of a task ended. `running` is an attempt that has not."""
+
+    RUNNING = "running"
+    SUCCESS = "success"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Its process died, or its run was cancelled, before it ended. Uses up no retry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, as a value: the exception's type, its message, and the full traceback text."""
+
+    type_name: str
+    message: str
+    traceback: str
+
+    @property
+    def summary(self) -> str:
+        """`ValueError: bad row`, in one line and of bounded length, as reasons and reports show it."""
+        first_line = self.message.strip().split("\n", 1)[0]
+        text = f"{self.type_name}: {first_line}" if first_line else self.type_name
+        return text if len(text) <= 500 else text[:497] + "..."
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One line that a task wrote with `ctx.log`."""
+
+    at: datetime
+    level: int
+    """A level of the standard `logging` module."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a task, as kept in the history of its run."""
+
+    task_id: str
+    number: int
+    """Counts all attempts of the task in this run from 1 on, across interruptions and manual retries."""
+    try_number: int
+    """The 0-based index since the task was last reset, as `ctx.attempt_number` showed it."""
+    result: AttemptResult
+    start_date: datetime | None = None
+    end_date: datetime | None = None
+    error: str | None = None
+    reason: str | None = None
+    logs: tuple[LogEntry, ...] = ()
+
+
+@dataclass(slots=True)
+class TaskInstance:
+    """One task of one run. Dates are aware UTC datetimes; values are Python values, not JSON text."""
+
+    task_id: str
+    type: TaskType = TaskType.TASK
+    state: ExecutionState = ExecutionState.SCHEDULED
+    try_number: int = 0
+    """The 0-based index of the latest attempt."""
+    input_json: Any = None
+    """What a subflow got as its params; None for other tasks."""
+    output_json: Any = None
+    """The task's result. Of a subflow: `{"child_run_id": ..., "result": ...}`."""
+    error: str | None = None
+    """The full traceback text of the latest attempt, where it failed."""
+    start_date: datetime | None = None
+    end_date: datetime | None = None
+    reason: str | None = None
+    """Why it failed, was skipped or waits for another attempt, in one line."""
+    next_attempt_at: datetime | None = None
+    """When the next attempt is due, while the task waits for one."""
+    interruptions: int = 0
+    """How many attempts, since the task was last reset, ended because their process did."""
+    logs: list[LogEntry] = field(default_factory=list[LogEntry])
+    """What the latest attempt wrote with `ctx.log`."""
+
+    @property
+    def child_run_id(self) -> str | None:
+        """The id of a subflow's own run, once it has one."""
+        child = self._of_subflow("child_run_id", None)
+        return child if isinstance(child, str) else None
+
+    @property
+    def output(self) -> Any:
+        """What `ctx.pull_output` gives for this task: `output_json`, and of a subflow its `result`."""
+        return self._of_subflow("result", self.output_json)
+
+    def _of_subflow(self, key: str, otherwise: Any) -> Any:
+        if self.type is TaskType.FLOW and isinstance(self.output_json, dict):
+            content = cast("dict[str, Any]", self.output_json)
+            return content.get(key)
+        return otherwise
+
+
+class RunLoader(Protocol):
+    """What `WorkflowRun.get_all_tasks_recursive` needs of a store."""
+
+    def load(self, run_id: str) -> WorkflowRun:
+        """The run of that id."""
+        ...
+
+
+@dataclass(slots=True)
+class WorkflowRun:
+    """One run of a flow, with all its task instances."""
+
+    id: str
+    flow_name: str
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    state: ExecutionState = ExecutionState.SCHEDULED
+    start_date: datetime | None = None
+    end_date: datetime | None = None
+    tasks: Mapping[str, TaskInstance] = field(default_factory=dict[str, TaskInstance])
+    """The task instances by id, in the order of their definition."""
+    parent_run_id: str | None = None
+    """Of a subflow's run: the run that it is part of ..."""
+    parent_task_id: str | None = None
+    """... and the task in it that it is the inside of."""
+
+    def raise_for_failure(self) -> WorkflowRun:
+        """Raise `RunFailedError`, naming each failed task with its cause, if the run failed or was cancelled.
+
+        Returns the run itself otherwise, so that calls chain.
+        """
+        if self.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
+            return self
+        failures = {
+            task_id: task.reason or "no reason was recorded"
+            for task_id, task in self.tasks.items()
+            if task.state is ExecutionState.FAILED
+        }
+        raise RunFailedError(self.id, self.flow_name, self.state.value, failures)
+
+    def get_all_tasks_recursive(self, store: RunLoader) -> dict[str, TaskInstance]:
+        """Every task of this run and of the subflow runs below it, keyed by dotted path: `{"sub.task": ...}`.
+
+        A subflow's own task instance is in it too, under its own path, before the tasks inside it.
+        """
+        found: dict[str, TaskInstance] = {}
+        # A stack of open levels instead of recursion: flows may nest deeper than Python's own stack.
+        levels: list[tuple[str, Iterable[TaskInstance]]] = [("", iter(self.tasks.values()))]
+        while levels:
+            prefix, remaining = levels[-1]
+            for task in remaining:
+                path = prefix + task.task_id
+                found[path] = task
+                if task.child_run_id is not None:
+                    inside = store.load(task.child_run_id).tasks.values()
+                    levels.append((path + ".", iter(inside)))
+                    break
+            else:
+                levels.pop()
+        return found

@@ -1,0 +1,103 @@
+"""What is stored: rows of text and whole numbers, and the changes that one step of the engine makes to them.
+
+The engine moves records and the stores keep them; neither side turns them into Python values. Times are whole
+microseconds since 1970 UTC: exact, ordered, and without a time zone to get wrong. Values (params, inputs, outputs, logs)
+are the text that the value codec made of them. Must not know the engine, a store or a clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .models import AttemptResult, ExecutionState, TaskType
+
+
+@dataclass(slots=True)
+class TaskRecord:
+    """One task of one run, with its latest attempt. `(run_id, position)` and `(run_id, task_id)` are both unique."""
+
+    run_id: str
+    task_id: str
+    position: int
+    """0, 1, 2 ... in the order of definition; never changes, and is never used again within the run."""
+    type: TaskType = TaskType.TASK
+    state: ExecutionState = ExecutionState.SCHEDULED
+    attempts: int = 0
+    """How many attempts were ever started: the number of the latest one."""
+    try_number: int = 0
+    """The 0-based index of the latest attempt since the last reset."""
+    interruptions: int = 0
+    """How many attempts since the last reset were interrupted: those use up no retry."""
+    started: int | None = None
+    ended: int | None = None
+    due: int | None = None
+    """When the next attempt may start, while the task waits for it."""
+    input: str | None = None
+    output: str | None = None
+    """Of a subflow task: the child's result alone."""
+    error: str | None = None
+    reason: str | None = None
+    logs: str | None = None
+    child_run_id: str | None = None
+
+    @property
+    def failures(self) -> int:
+        """How many attempts since the last reset failed, the latest included if it did."""
+        return self.try_number + 1 - self.interruptions
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One run, without its tasks."""
+
+    id: str
+    flow_name: str
+    params: str
+    graph: str
+    """The graph that the run was made with, as `FlowDefinition.graph_text` writes it; empty where nobody said."""
+    created: int
+    state: ExecutionState = ExecutionState.SCHEDULED
+    started: int | None = None
+    ended: int | None = None
+    parent_run_id: str | None = None
+    parent_task_id: str | None = None
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """An attempt that is over and was followed by another, or by a reset. The latest attempt stands in the TaskRecord."""
+
+    run_id: str
+    task_id: str
+    position: int
+    number: int
+    try_number: int
+    result: AttemptResult
+    started: int | None
+    ended: int | None
+    error: str | None
+    reason: str | None
+    logs: str | None
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that one step writes, to be committed as one transaction.
+
+    Records are whole and are the engine's own: a store that keeps them beyond `commit` copies them. The same record may
+    stand in a list twice; it is written as it is at the time of the commit.
+    """
+
+    new_runs: list[RunRecord] = field(default_factory=list[RunRecord])
+    """Runs that must not exist yet."""
+    runs: list[RunRecord] = field(default_factory=list[RunRecord])
+    """Runs that exist and are replaced."""
+    tasks: list[TaskRecord] = field(default_factory=list[TaskRecord])
+    """Tasks that are added or replaced; their runs exist or are among `new_runs`."""
+    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    """History that is added. One that is there already, by run, position and number, is replaced."""
+    flush: bool = False
+    """Whether the commit must have reached the disk when it returns, a power cut included."""
+
+    def __bool__(self) -> bool:
+        return bool(self.new_runs or self.runs or self.tasks or self.attempts or self.flush)

@@ -1,0 +1,108 @@
+"""Takes stored runs in hand, with the subflow runs inside them: to be driven on, or to have a task set back.
+
+Knows definitions and stores; must not know the loop. Nothing is written before everything was checked.
+"""
+
+from __future__ import annotations
+
+from .clock import Clock
+from .definitions import FlowDefinition
+from .errors import UnknownTaskError, closest
+from .live_run import LiveRun
+from .machine import Step
+from .models import ExecutionState, TaskType
+from .records import TaskRecord
+from .retry_manager import tasks_to_reset
+from .store import Store
+
+
+class RunTree:
+    """A run and its subflow runs, as far as they matter to what is to be done.
+
+    Args:
+        store: where the runs are.
+        definition: the flow of the outermost run.
+        clock: the time.
+        adopt_graph: take up the flows' graphs where they are not the ones that the runs were made with.
+    """
+
+    def __init__(self, store: Store, definition: FlowDefinition, clock: Clock, adopt_graph: bool = False) -> None:
+        definition.validate()
+        self._store = store
+        self._definition = definition
+        self._clock = clock
+        self._adopt_graph = adopt_graph
+        self._adopted = Step()
+
+    def root(self, run_id: str) -> LiveRun:
+        """The outermost run.
+
+        Raises:
+            RunNotFoundError, RunMismatchError, GraphChangedError: it cannot be continued by this flow.
+        """
+        return self._take(self._definition, run_id, None)
+
+    def _take(self, definition: FlowDefinition, run_id: str, parent: tuple[LiveRun, TaskRecord] | None) -> LiveRun:
+        run = self._store.read_run(run_id)
+        live = LiveRun(definition, run, self._store.read_tasks(run_id), self._store.codec, self._clock, parent)
+        if not self._adopt_graph:
+            definition.check_graph(run_id, run.graph)
+        elif run.graph != definition.graph_text():
+            live.adopt_graph(self._adopted, self._clock.now())
+        return live
+
+    def _child(self, live: LiveRun, record: TaskRecord) -> LiveRun:
+        definition = live.definition.get(record.task_id).child
+        assert definition is not None
+        assert record.child_run_id is not None
+        return self._take(definition, record.child_run_id, (live, record))
+
+    def unfinished(self, root: LiveRun) -> list[LiveRun]:
+        """The subflow runs, at any depth, that were begun and whose tasks have not ended. Commits what was adopted."""
+        found: list[LiveRun] = []
+        waiting = [root]
+        while waiting:
+            live = waiting.pop()
+            children = [self._child(live, record) for record in live.open_children()]
+            found.extend(children)
+            waiting.extend(children)
+        if self._adopted:
+            self._store.commit(self._adopted.changes)
+        return found
+
+    def reset(self, root: LiveRun, path: str, downstream: bool) -> Step:
+        """Set back the task that a dotted path leads to, and all that must follow: for the caller to tell of, once committed.
+
+        In each run on the way down, the subflow's task is set back as well, but goes on with the run it has, to carry the new
+        result up.
+
+        Raises:
+            UnknownTaskError: the path leads to no task, or into a subflow that has not begun.
+        """
+        *names, task_id = path.split(".")
+        live = root
+        way: list[tuple[LiveRun, TaskRecord]] = []
+        for name in names:
+            record = self._record(live, name)
+            if record.type is not TaskType.FLOW or record.child_run_id is None:
+                why = "is no subflow" if record.type is not TaskType.FLOW else "has not begun"
+                raise UnknownTaskError(f"Task {name!r} of run {live.run.id!r} {why}, so it", ".".join([*names, task_id]))
+            way.append((live, record))
+            live = self._child(live, record)
+        target = self._record(live, task_id)
+        step, now = self._adopted, self._clock.now()
+        # A subflow that succeeded starts afresh; one that did not goes on with what failed inside.
+        goes_on = target.state not in (ExecutionState.SUCCESS, ExecutionState.SKIPPED)
+        live.machine.reset(step, tasks_to_reset(live.graph, task_id, downstream), now, [task_id] if goes_on else [])
+        for outer, record in reversed(way):
+            affected = tasks_to_reset(outer.graph, record.task_id, downstream)
+            outer.machine.reset(step, affected, now, [record.task_id])
+        step.changes.flush = True
+        self._store.commit(step.changes)
+        return step
+
+    @staticmethod
+    def _record(live: LiveRun, task_id: str) -> TaskRecord:
+        if task_id not in live.graph:
+            raise UnknownTaskError(f"Flow {live.definition.name!r}", task_id, closest(task_id, live.graph))
+        return live.machine.tasks[task_id]

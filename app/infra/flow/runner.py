@@ -1,0 +1,342 @@
+"""The loop that drives one run and the subflow runs inside it: outcomes in; then commit, tell, act.
+
+In each turn all outcomes that have arrived, over the whole tree of runs, become one step: one commit, then its events, then the
+attempts that it starts. No asyncio task waits for another, so a tree may be as deep as it likes, and one limit governs it all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .clock import Clock
+from .codec import join
+from .context import Context
+from .event_manager import EventManager
+from .executors import Attempt, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
+from .live_run import LiveRun, new_run
+from .machine import RunMachine, Step
+from .models import ExecutionState, Failure, TaskType
+from .records import TaskRecord
+from .store import Store
+
+MOST_STARTS = 256
+"""Attempts started in one turn at the most, so that 100,000 ready tasks do not hold up the event loop."""
+
+GRACE = 5.0
+"""Seconds that cancelled coroutines get to clean up, before a cancelled run goes on without them."""
+
+
+class Inbox:
+    """Where outcomes arrive, from the loop's thread or any other. A burst of them wakes the loop once."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._outcomes: deque[Outcome] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._awake = False
+        self._signalled = False
+
+    def deliver(self, outcome: Outcome) -> None:
+        """Take an outcome, from any thread."""
+        self._outcomes.append(outcome)
+        if threading.get_ident() == self._thread:
+            self.wake()
+        elif not self._signalled:
+            self._signalled = True
+            try:
+                self._loop.call_soon_threadsafe(self.wake)
+            except RuntimeError:
+                # The loop is closed: a thread came back after its run had been given up. Nobody waits for its result, and
+                # the store says SCHEDULED, so it will be made again.
+                self._outcomes.clear()
+
+    def wake(self) -> None:
+        """Make `wait` return, in the loop's thread."""
+        self._signalled = False
+        self._awake = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once there may be something to do; always lets the loop turn at least once."""
+        if self._awake:
+            await asyncio.sleep(0)
+        else:
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        self._awake = False
+
+    def take(self) -> Iterable[Outcome]:
+        """The outcomes that have arrived, each once."""
+        for _ in range(len(self._outcomes)):
+            yield self._outcomes.popleft()
+
+
+@dataclass(slots=True, eq=False)
+class _Lane:
+    """An executor, how much of it is in use, and the tasks that wait for it alone."""
+
+    executor: Executor
+    busy: int = 0
+    parked: deque[tuple[LiveRun, TaskRecord]] = field(default_factory=deque)
+
+    @property
+    def has_room(self) -> bool:
+        capacity = self.executor.capacity
+        return capacity is None or self.busy < capacity
+
+
+class Runner:
+    """Drives one tree of runs once.
+
+    Args:
+        store: where every step is committed.
+        events: who is told of it.
+        clock: the time.
+        make_id: makes the ids of subflow runs.
+        max_concurrency: how many attempts may be under way in the tree; 0 is any number. A subflow's own task holds no slot.
+    """
+
+    def __init__(
+        self, store: Store, events: EventManager, clock: Clock, make_id: Callable[[], str], max_concurrency: int = 0
+    ) -> None:
+        self._store = store
+        self._events = events
+        self._clock = clock
+        self._make_id = make_id
+        self._limit = max_concurrency
+        self._inbox = Inbox()
+        self._loop_lane = _Lane(CoroutineExecutor(self._inbox.deliver))
+        self._thread_lane = _Lane(ThreadExecutor(self._inbox.deliver))
+        self._lanes = (self._loop_lane, self._thread_lane)
+        self._runs: dict[str, LiveRun] = {}
+        self._ready: deque[tuple[LiveRun, TaskRecord]] = deque()
+        self._ready_subflows: deque[tuple[LiveRun, TaskRecord]] = deque()
+        self._delayed: list[tuple[float, int, LiveRun, TaskRecord]] = []
+        self._delays = 0
+        self._alarm: asyncio.Task[None] | None = None
+        self._alarm_due: float | None = None
+        self._under_way: dict[Attempt, tuple[_Lane, float]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Runner of {len(self._runs)} runs, {len(self._under_way)} attempts under way, {len(self._ready)} ready>"
+
+    async def drive(self, root: LiveRun, children: Iterable[LiveRun] = ()) -> None:
+        """Drive a run to its end.
+
+        Args:
+            root: the run.
+            children: the runs of its subflows that were begun earlier and have not ended.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled; what was under way was put back, and the run can be continued.
+            StoreError: the store failed; the run stands in it as of the last commit, and can be continued from there.
+        """
+        self._runs = {live.run.id: live for live in (root, *children)}
+        step = Step()
+        root.machine.begin(step, self._clock.now())
+        try:
+            while True:
+                attempts = self._advance(step)
+                step.changes.flush = root.run.state is not ExecutionState.RUNNING
+                self._commit(step)
+                for attempt in attempts:
+                    self._under_way[attempt][0].executor.start(attempt)
+                if root.run.state is not ExecutionState.RUNNING:
+                    return
+                self._set_alarm()
+                await self._inbox.wait()
+                step = Step()
+                self._settle(step, self._inbox.take())
+        except asyncio.CancelledError:
+            await self._interrupt()
+            raise
+        finally:
+            await self._stop()
+
+    def _commit(self, step: Step) -> None:
+        if step:
+            self._store.commit(step.changes)
+            self._events.emit(step.events)
+
+    # --- deciding ---
+
+    def _settle(self, step: Step, outcomes: Iterable[Outcome]) -> None:
+        """What the outcomes of attempts mean for their tasks."""
+        for outcome in outcomes:
+            known = self._under_way.pop(outcome.attempt, None)
+            if known is None:  # late: its run went on without it
+                continue
+            lane, started = known
+            lane.busy -= 1
+            live, record = outcome.attempt.key
+            assert record.started is not None
+            # By the monotonic clock: the wall clock may have been set in between.
+            ended = record.started + round((self._clock.monotonic() - started) * 1e6)
+            if outcome.failure is None:
+                if outcome.params:
+                    live.apply_params(step, outcome.params)
+                live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
+            else:
+                live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
+
+    def _advance(self, step: Step) -> list[Attempt]:
+        """Carry on from what the step made ready or finished, until no more can start; return the attempts to start."""
+        attempts: list[Attempt] = []
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        while True:
+            self._absorb(step, now, monotonic)
+            following = self._next()
+            if following is None:
+                return attempts
+            live, record = following
+            live.machine.start(step, record, now)
+            if record.type is TaskType.FLOW:
+                self._start_subflow(step, live, record, now)
+                continue
+            attempts.append(self._attempt(live, record, monotonic))
+            if len(attempts) >= MOST_STARTS:
+                self._inbox.wake()  # there may be more: come back in the next turn
+                return attempts
+
+    def _absorb(self, step: Step, now: int, monotonic: float) -> None:
+        """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
+        while step.finished:
+            self._finish_subflow(step, step.finished.pop(), now)
+        for machine, record, delay in step.delayed:
+            self._delays += 1
+            heapq.heappush(self._delayed, (monotonic + delay, self._delays, self._runs[machine.run.id], record))
+        step.delayed.clear()
+        while self._delayed and self._delayed[0][0] <= monotonic:
+            _, _, live, record = heapq.heappop(self._delayed)
+            self._enqueue(live, record)
+        for machine, record in step.ready:
+            self._enqueue(self._runs[machine.run.id], record)
+        step.ready.clear()
+
+    def _enqueue(self, live: LiveRun, record: TaskRecord) -> None:
+        (self._ready_subflows if record.type is TaskType.FLOW else self._ready).append((live, record))
+
+    def _next(self) -> tuple[LiveRun, TaskRecord] | None:
+        """The next task to start: subflows at once, others as slots are free, in the order in which they became ready."""
+        if self._ready_subflows:
+            return self._ready_subflows.popleft()
+        if self._limit and len(self._under_way) >= self._limit:
+            return None
+        for lane in self._lanes:
+            if lane.parked and lane.has_room:
+                return lane.parked.popleft()
+        while self._ready:
+            live, record = self._ready.popleft()
+            lane = self._lane(live, record)
+            if lane.has_room:
+                return live, record
+            lane.parked.append((live, record))
+        return None
+
+    def _lane(self, live: LiveRun, record: TaskRecord) -> _Lane:
+        return self._loop_lane if live.definition.tasks[record.task_id].is_async else self._thread_lane
+
+    def _attempt(self, live: LiveRun, record: TaskRecord, monotonic: float) -> Attempt:
+        function = live.definition.tasks[record.task_id].function
+        assert function is not None
+        attempt = Attempt((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+        lane = self._lane(live, record)
+        lane.busy += 1
+        self._under_way[attempt] = (lane, monotonic)
+        return attempt
+
+    # --- subflows ---
+
+    def _start_subflow(self, step: Step, live: LiveRun, record: TaskRecord, now: int) -> None:
+        """Make the child's run, or go on with the one that the task has."""
+        definition = live.definition.tasks[record.task_id].child
+        assert definition is not None
+        if record.child_run_id is None:
+            try:
+                params = live.subflow_params(record)
+            except Exception as error:  # the user's params function, or what it returned
+                live.machine.failed(step, record, failure_of(error), None, now)
+                return
+            record.input, record.child_run_id = join(params), self._make_id()
+            made = new_run(step, definition, record.child_run_id, params, now, live.run.id, record.task_id)
+            child = LiveRun(definition, *made, self._store.codec, self._clock, (live, record))
+            self._runs[record.child_run_id] = child
+        else:
+            child = self._runs[record.child_run_id]
+            child.parent = (live, record)
+        if child.run.state is ExecutionState.SUCCESS:  # mended on its own
+            self._finish_subflow(step, child.machine, now)
+            return
+        if ExecutionState.is_terminal(child.run.state):
+            child.machine.reset_failed(step, now)
+        child.machine.begin(step, now)
+
+    def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
+        child = self._runs[machine.run.id]
+        if child.parent is None:  # the root
+            return
+        live, record = child.parent
+        if child.run.state is ExecutionState.SUCCESS:
+            del self._runs[machine.run.id]
+            live.machine.succeeded(step, record, child.result_text(), None, now)
+        else:  # kept, for a retry goes on with it
+            reason = child.failure_reason()
+            text = f"The subflow's run {child.run.id!r} of flow {child.run.flow_name!r} {child.run.state}: {reason}\n"
+            live.machine.failed(step, record, Failure("SubflowFailed", reason, text), None, now)
+
+    # --- waiting and stopping ---
+
+    def _set_alarm(self) -> None:
+        """Have the loop woken when the first delayed task is due."""
+        due = self._delayed[0][0] if self._delayed else None
+        if self._alarm is not None and (self._alarm.done() or due != self._alarm_due):
+            self._alarm.cancel()
+            self._alarm = None
+        if due is not None and self._alarm is None:
+            self._alarm_due = due
+            self._alarm = asyncio.get_running_loop().create_task(self._wake_at(due), name="night-batch alarm")
+
+    async def _wake_at(self, due: float) -> None:
+        await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+        self._inbox.wake()
+
+    async def _interrupt(self) -> None:
+        """Put the run into a state from which it can be continued: what still ends well counts, the rest goes back."""
+        step = Step()
+        self._settle(step, self._inbox.take())
+        await self._cancel_attempts()
+        self._settle(step, [outcome for outcome in self._inbox.take() if outcome.failure is None])
+        now = self._clock.now()
+        while step.finished:
+            self._finish_subflow(step, step.finished.pop(), now)
+        for live in self._runs.values():
+            live.machine.interrupt(step, now)
+        step.changes.flush = True
+        self._commit(step)
+
+    async def _cancel_attempts(self) -> None:
+        for lane in self._lanes:
+            lane.executor.cancel()
+        for lane in self._lanes:
+            try:
+                await lane.executor.wait(GRACE)
+            except asyncio.CancelledError:
+                return  # asked a second time: go on without the stragglers
+
+    async def _stop(self) -> None:
+        self._under_way.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+        await self._cancel_attempts()
+        for lane in self._lanes:
+            lane.executor.close()

@@ -1,0 +1,173 @@
+"""Records as the models that people hold, and back: the one place where stored text becomes Python values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from .codec import ValueCodec
+from .models import Attempt, AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
+from .records import AttemptRecord, RunRecord, TaskRecord
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_datetime(moment: int | None) -> datetime | None:
+    """Microseconds since 1970 as an aware UTC datetime."""
+    return None if moment is None else _EPOCH + timedelta(microseconds=moment)
+
+
+def to_moment(when: datetime | None) -> int | None:
+    """An aware datetime (a naive one is taken as UTC) as microseconds since 1970."""
+    if when is None:
+        return None
+    return ((when if when.tzinfo is not None else when.replace(tzinfo=timezone.utc)) - _EPOCH) // _MICROSECOND
+
+
+def encode_logs(entries: list[tuple[int, int, str]], codec: ValueCodec) -> str | None:
+    """The text of an attempt's log lines, each `[moment, level, message]`."""
+    return codec.encode([list(entry) for entry in entries], "logs") if entries else None
+
+
+def decode_logs(text: str | None, codec: ValueCodec) -> list[LogEntry]:
+    """The log lines that `encode_logs` wrote."""
+    if text is None:
+        return []
+    return [LogEntry(_EPOCH + timedelta(microseconds=at), level, message) for at, level, message in codec.decode(text)]
+
+
+def _decode(text: str | None, codec: ValueCodec) -> Any:
+    return None if text is None else codec.decode(text)
+
+
+def task_instance(record: TaskRecord, codec: ValueCodec) -> TaskInstance:
+    """The task instance that a record describes."""
+    output = _decode(record.output, codec)
+    if record.type is TaskType.FLOW and record.child_run_id is not None:
+        output = {"child_run_id": record.child_run_id, "result": output}
+    return TaskInstance(
+        task_id=record.task_id,
+        type=record.type,
+        state=record.state,
+        try_number=record.try_number,
+        input_json=_decode(record.input, codec),
+        output_json=output,
+        error=record.error,
+        start_date=to_datetime(record.started),
+        end_date=to_datetime(record.ended),
+        reason=record.reason,
+        next_attempt_at=to_datetime(record.due),
+        interruptions=record.interruptions,
+        logs=decode_logs(record.logs, codec),
+    )
+
+
+def task_record(task: TaskInstance, run_id: str, position: int, codec: ValueCodec) -> TaskRecord:
+    """The record that describes a task instance.
+
+    Raises:
+        UnstorableValueError: its input or output holds something that cannot be stored.
+    """
+    output = task.output
+    logs = [(to_moment(entry.at) or 0, entry.level, entry.message) for entry in task.logs]
+    return TaskRecord(
+        run_id=run_id,
+        task_id=task.task_id,
+        position=position,
+        type=TaskType(task.type),
+        state=ExecutionState(task.state),
+        attempts=task.try_number + 1 if task.start_date is not None else 0,
+        try_number=task.try_number,
+        interruptions=task.interruptions,
+        started=to_moment(task.start_date),
+        ended=to_moment(task.end_date),
+        due=to_moment(task.next_attempt_at),
+        input=None if task.input_json is None else codec.encode(task.input_json, "input_json", task.task_id),
+        output=None if output is None else codec.encode(output, "output_json", task.task_id),
+        error=task.error,
+        reason=task.reason,
+        logs=encode_logs(logs, codec),
+        child_run_id=task.child_run_id,
+    )
+
+
+def workflow_run(
+    record: RunRecord, tasks: Mapping[str, TaskInstance], codec: ValueCodec, params: dict[str, Any] | None = None
+) -> WorkflowRun:
+    """The run that a record describes, with the given tasks (and params, where the caller has them in hand)."""
+    return WorkflowRun(
+        id=record.id,
+        flow_name=record.flow_name,
+        params=codec.decode(record.params) if params is None else params,
+        state=record.state,
+        start_date=to_datetime(record.started),
+        end_date=to_datetime(record.ended),
+        tasks=tasks,
+        parent_run_id=record.parent_run_id,
+        parent_task_id=record.parent_task_id,
+    )
+
+
+class TaskTable(Mapping[str, TaskInstance]):
+    """The tasks of a live run as a read-only mapping that makes each instance when it is asked for.
+
+    What comes out is the caller's own copy: changing it changes nothing in the run.
+    """
+
+    def __init__(self, records: Mapping[str, TaskRecord], codec: ValueCodec) -> None:
+        self._records = records
+        self._codec = codec
+
+    def __getitem__(self, task_id: str) -> TaskInstance:
+        return task_instance(self._records[task_id], self._codec)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __repr__(self) -> str:
+        return f"<TaskTable of {len(self)} tasks>"
+
+
+_RESULTS = {
+    ExecutionState.RUNNING: AttemptResult.RUNNING,
+    ExecutionState.SUCCESS: AttemptResult.SUCCESS,
+    ExecutionState.FAILED: AttemptResult.FAILED,
+}
+
+
+def attempts(tasks: Iterable[TaskRecord], archived: Iterable[AttemptRecord], codec: ValueCodec) -> list[Attempt]:
+    """All attempts of the given tasks in order: those that were archived, and the latest, which the task itself holds."""
+    found: dict[tuple[int, int], Attempt] = {}
+    for old in archived:
+        found[old.position, old.number] = Attempt(
+            task_id=old.task_id,
+            number=old.number,
+            try_number=old.try_number,
+            result=old.result,
+            start_date=to_datetime(old.started),
+            end_date=to_datetime(old.ended),
+            error=old.error,
+            reason=old.reason,
+            logs=tuple(decode_logs(old.logs, codec)),
+        )
+    for task in tasks:
+        result = _RESULTS.get(task.state)
+        key = (task.position, task.attempts)
+        if result is not None and task.attempts and key not in found:
+            found[key] = Attempt(
+                task_id=task.task_id,
+                number=task.attempts,
+                try_number=task.try_number,
+                result=result,
+                start_date=to_datetime(task.started),
+                end_date=to_datetime(task.ended),
+                error=task.error,
+                reason=task.reason,
+                logs=tuple(decode_logs(task.logs, codec)),
+            )
+    return [found[key] for key in sorted(found)]

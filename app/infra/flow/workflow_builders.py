@@ -1,0 +1,107 @@
+"""FlowBuilder: the same flow as with decorators, put together by calls that chain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from .definitions import Dependencies, SubflowParams, TaskFunction
+from .errors import ParallelError
+from .flow import AsyncFlow
+from .models import TaskType
+from .store import Store
+
+
+class FlowBuilder:
+    """Collects the tasks of a flow; `build` checks the whole and hands it out.
+
+    Args:
+        flow_name: the flow's name.
+        store: where its runs live; a `MemoryStore` if none is given.
+    """
+
+    def __init__(self, flow_name: str, store: Store | None = None) -> None:
+        self._flow = AsyncFlow(flow_name, store)
+        self._parallel: list[tuple[str, ...]] = []
+
+    def __repr__(self) -> str:
+        return f"<FlowBuilder of {self._flow!r}>"
+
+    def add_task(
+        self,
+        task_id: str,
+        task_function: TaskFunction,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: float | timedelta | None = None,
+        task_type: TaskType | str | None = None,
+    ) -> FlowBuilder:
+        """Add a task; see `AsyncFlow.add_task_definition`."""
+        self._flow.add_task_definition(
+            task_id,
+            task_function,
+            task_type=task_type,
+            dependencies=depends_on,
+            max_retries=max_retries,
+            retry_delay=retry_delay,
+        )
+        return self
+
+    def add_subflow(
+        self,
+        subflow_id: str,
+        child_flow: AsyncFlow,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: float | timedelta | None = None,
+        params: SubflowParams = None,
+    ) -> FlowBuilder:
+        """Add a nested flow; see `AsyncFlow.add_subflow_definition`."""
+        self._flow.add_subflow_definition(
+            subflow_id,
+            child_flow,
+            dependencies=depends_on,
+            max_retries=max_retries,
+            retry_delay=retry_delay,
+            params=params,
+        )
+        return self
+
+    def add_parallel(self, task_ids: Sequence[str]) -> FlowBuilder:
+        """Declare that these tasks are meant to run side by side.
+
+        Tasks do so anyway unless one depends on another; `build` checks that none does.
+        """
+        self._parallel.append((task_ids,) if isinstance(task_ids, str) else tuple(task_ids))
+        return self
+
+    def with_retry(self, task_id: str, max_retries: int, delay: float | timedelta | None = None) -> FlowBuilder:
+        """Give a task that was added a retry policy.
+
+        Raises:
+            UnknownTaskError: no such task was added.
+        """
+        self._flow.update_task_retry_policy(task_id, max_retries, delay)
+        return self
+
+    def build(self) -> AsyncFlow:
+        """Check the whole and return the flow. What is added to the builder afterwards is not in it.
+
+        Raises:
+            UnknownDependencyError, CycleError: the graph is not sound.
+            UnknownTaskError, ParallelError: tasks declared parallel do not exist, or depend on one another.
+        """
+        self._flow.validate()
+        graph = self._flow.definition.graph()
+        for task_ids in self._parallel:
+            for task_id in task_ids:
+                self._flow.definition.get(task_id)
+            for upstream in task_ids:
+                for downstream in task_ids:
+                    if upstream != downstream and graph.is_upstream(upstream, of=downstream):
+                        raise ParallelError(self._flow.flow_name, upstream, downstream)
+        built = AsyncFlow(self._flow.flow_name, self._flow.store)
+        built.definition.copy_from(self._flow.definition)
+        return built
