@@ -9,25 +9,26 @@ import asyncio
 import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, TypeVar
 
 from .errors import InvalidOptionError
 from .events import Event
 
 _logger = logging.getLogger("night_batch.events")
 
-Handler = Callable[[Event], object]
+E = TypeVar("E", bound=Event)
 
 
 class EventManager:
     """Hands each event to those who subscribed to its class, in the order in which they subscribed."""
 
     def __init__(self) -> None:
-        self._handlers: dict[object, tuple[Handler, tuple[type[Event], ...]]] = {}
+        self._handlers: dict[object, tuple[Callable[[Any], object], tuple[type[Event], ...]]] = {}
 
     def __repr__(self) -> str:
         return f"<EventManager, {len(self._handlers)} subscribed>"
 
-    def subscribe(self, handler: Handler, *event_types: type[Event]) -> Callable[[], None]:
+    def subscribe(self, handler: Callable[[E], object], *event_types: type[E]) -> Callable[[], None]:
         """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
 
         It is called in the event loop's thread right after the event was committed, and should return soon. What it raises
@@ -39,7 +40,8 @@ class EventManager:
         Raises:
             InvalidOptionError: the handler cannot be called, or is a coroutine function (use `stream` to await things).
         """
-        if not callable(handler) or inspect.iscoroutinefunction(handler):
+        call = getattr(type(handler), "__call__", None)  # noqa: B004 - an object's own, which may be a coroutine function
+        if not callable(handler) or inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call):
             raise InvalidOptionError("handler", handler, "a plain function; to await things, iterate over stream() in a task")
         token = object()
         self._handlers[token] = (handler, event_types or (Event,))

@@ -160,8 +160,11 @@ class Runner:
         except asyncio.CancelledError:
             await self._interrupt()
             raise
+        except BaseException:
+            await self._cancel_attempts()
+            raise
         finally:
-            await self._stop()
+            self._close()
 
     def _commit(self, step: Step) -> None:
         if step:
@@ -333,10 +336,9 @@ class Runner:
             except asyncio.CancelledError:
                 return  # asked a second time: go on without the stragglers
 
-    async def _stop(self) -> None:
+    def _close(self) -> None:
         self._under_way.clear()
         if self._alarm is not None:
             self._alarm.cancel()
-        await self._cancel_attempts()
         for lane in self._lanes:
             lane.executor.close()

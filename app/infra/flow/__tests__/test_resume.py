@@ -1,0 +1,528 @@
+"""Going on where a run stood: after a crash at every commit, a kill, a cancellation, a changed graph."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    GraphChangedError,
+    RunActiveError,
+    RunInterrupted,
+    SQLiteStore,
+    Store,
+    TaskInterrupted,
+)
+from .conftest import STORE_KINDS, Effects, FakeClock, events_of, flaky, make_store, outputs_of, returns, run, states_of
+
+PACKAGE = __package__.rpartition(".")[0] if __package__ else ""
+ROOT = Path(__file__).parents[PACKAGE.count(".") + 2]
+
+
+class Crash(BaseException):
+    """The process is gone: nothing after it happens."""
+
+
+def crash_at(store: Store, number: int, before: bool) -> Store:
+    """Have the commit of that number (from 1) crash, before or after it was done; every later one too."""
+    commit, count = store.commit, 0
+
+    def crashing(changes: Changes) -> None:
+        nonlocal count
+        count += 1
+        if count > number or (count == number and before):
+            raise Crash
+        commit(changes)
+        if count == number:
+            raise Crash
+
+    store.commit = crashing  # type: ignore[method-assign]
+    return store
+
+
+def pipeline(store: Store, effects: Effects) -> AsyncFlow:
+    """All that a run is made of: a fan-out, a retry, changed params, a subflow, and typed values."""
+    flow = AsyncFlow("pipeline", store, clock=FakeClock())
+    flow.add_task_definition("extract", effects.of("extract", (1, {2})))
+
+    @flow.task(depends_on=["extract"])
+    async def left(ctx: Context) -> Any:
+        effects.log.append("left")
+        ctx.params["left"] = (ctx.pull("extract"),)
+        return ctx.params["left"]
+
+    async def leaf(ctx: Context) -> Any:
+        effects.log.append("leaf")
+        return [ctx.params["extract"], ctx.params["user"]]
+
+    child = AsyncFlow("child")
+    child.add_task_definition("leaf", leaf)
+    child.add_task_definition("last", lambda ctx: (ctx.pull("leaf"),), dependencies=["leaf"])
+    flow.add_subflow_definition("sub", child, dependencies=["extract"])
+
+    @flow.task(depends_on=["extract"], max_retries=1, retry_delay=30)
+    async def shaky(ctx: Context) -> int:
+        effects.log.append(f"shaky {ctx.attempt_number}")
+        if ctx.attempt_number == 0:
+            raise ValueError
+        return 7
+
+    @flow.task(depends_on=["left", "sub", "shaky"])
+    async def load(ctx: Context) -> Any:
+        effects.log.append("load")
+        return {"sub": ctx.pull("sub"), "left": ctx.params["left"], "shaky": ctx.pull("shaky")}
+
+    return flow
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the commit", "after the commit"])
+@pytest.mark.parametrize("kind", STORE_KINDS)
+async def test_a_crash_at_any_commit_loses_nothing_and_repeats_nothing_that_was_finished(
+    kind: str, before: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "calm").mkdir()
+    calm = make_store(kind, tmp_path / "calm")
+    undisturbed = await run(pipeline(calm, Effects()), {"user": "alice"})
+    assert undisturbed.state == "success"
+    calm.close()
+    crashes = 0
+    for number in range(2, 50):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        store, effects = make_store(kind, folder), Effects()
+        original = store.commit
+        flow = pipeline(crash_at(store, number, before), effects)
+        run_id = flow.init_run({"user": "alice"})
+        try:
+            await flow.run_until_complete(run_id)
+        except Crash:
+            crashes += 1
+        else:
+            store.close()
+            break
+        if kind == "memory":
+            store.commit = original  # type: ignore[method-assign]
+        else:
+            store.close()
+            store = make_store(kind, folder)
+        finished = [path for path, task in store.load(run_id).get_all_tasks_recursive(store).items() if task.state == "success"]
+        effects.log.clear()
+        done = await pipeline(store, effects).run_until_complete(run_id)
+        assert done.state == "success"
+        assert {**outputs_of(done), "sub": done.tasks["sub"].output} == {
+            **outputs_of(undisturbed),
+            "sub": undisturbed.tasks["sub"].output,
+        }
+        assert done.params == undisturbed.params
+        for path in finished:
+            assert path.rpartition(".")[2] not in effects.log, f"{path} was finished before crash {number}"
+        assert all(task.state == "success" for task in done.get_all_tasks_recursive(store).values())
+        store.close()
+    assert crashes >= 6
+
+
+async def test_what_was_interrupted_runs_again_and_uses_up_no_retry(store: Store) -> None:
+    flow = AsyncFlow("flow", store)
+    flow.add_task_definition("only", flaky(1, "done"), max_retries=1)
+    run_id = flow.init_run()
+    real = store.commit
+    crash_at(store, 1, before=False)
+    with pytest.raises(Crash):
+        await flow.run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    assert store.load(run_id).tasks["only"].state == "running"
+    told = events_of(flow)
+    done = await flow.run_until_complete(run_id)
+    task = done.tasks["only"]
+    assert (done.state, task.try_number, task.interruptions) == ("success", 2, 1)
+    assert [attempt.result.value for attempt in store.list_attempts(run_id)] == ["interrupted", "failed", "success"]
+    assert sum(isinstance(event, TaskInterrupted) for event in told) == 1
+
+
+async def test_a_restart_neither_shortens_nor_repeats_the_wait_for_a_retry(store: Store, clock: FakeClock) -> None:
+    flow = AsyncFlow("flow", store, clock=clock)
+    flow.add_task_definition("only", flaky(1), max_retries=1, retry_delay=100)
+    run_id = flow.init_run()
+    real = store.commit
+    crash_at(store, 2, before=False)  # the failed attempt is stored; the process dies while it waits
+    with pytest.raises(Crash):
+        await flow.run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    clock.pass_time(40)
+    clock.slept.clear()
+    assert (await flow.run_until_complete(run_id)).state == "success"
+    assert clock.slept == [60]
+
+
+async def test_a_wall_clock_that_was_set_back_does_not_stretch_the_wait(store: Store, clock: FakeClock) -> None:
+    flow = AsyncFlow("flow", store, clock=clock)
+    flow.add_task_definition("only", flaky(1), max_retries=1, retry_delay=10)
+    run_id = flow.init_run()
+    real = store.commit
+    crash_at(store, 2, before=False)
+    with pytest.raises(Crash):
+        await flow.run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    clock.wall -= 3_600_000_000
+    clock.slept.clear()
+    assert (await flow.run_until_complete(run_id)).state == "success"
+    assert clock.slept == [10]
+
+
+# --- cancelling ---
+
+
+async def started(flow: AsyncFlow, began: asyncio.Event, **options: Any) -> tuple[str, asyncio.Task[Any]]:
+    """A run whose task has begun."""
+    run_id = flow.init_run()
+    task = asyncio.create_task(flow.run_until_complete(run_id, **options))
+    await asyncio.wait_for(began.wait(), 30)
+    return run_id, task
+
+
+async def test_cancelling_leaves_a_run_that_can_be_continued(store: Store, effects: Effects) -> None:
+    flow, began, blocked = AsyncFlow("flow", store), asyncio.Event(), True
+    flow.add_task_definition("first", effects.of("first", 1))
+
+    @flow.task(depends_on=["first"])
+    async def slow(ctx: Context) -> int:
+        effects.log.append("slow")
+        began.set()
+        if blocked:
+            await asyncio.Event().wait()
+        return 2
+
+    flow.add_task_definition("last", effects.of("last", 3), dependencies=["slow"])
+    told = events_of(flow)
+    run_id, running = await started(flow, began)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    stopped = store.load(run_id)
+    assert (stopped.state, states_of(stopped)) == ("scheduled", {"first": "success", "slow": "scheduled", "last": "scheduled"})
+    assert any(isinstance(event, RunInterrupted) for event in told)
+    blocked = False
+    done = await flow.run_until_complete(run_id)
+    assert (done.state, effects.log) == ("success", ["first", "slow", "slow", "last"])
+    assert [attempt.result.value for attempt in store.list_attempts(run_id, "slow")] == ["interrupted", "success"]
+
+
+async def test_a_task_that_still_ends_well_when_cancelled_counts(store: Store) -> None:
+    flow, began = AsyncFlow("flow", store), asyncio.Event()
+
+    @flow.task
+    async def stubborn(ctx: Context) -> str:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "finished all the same"
+        raise AssertionError
+
+    flow.add_task_definition("after", returns(1), dependencies=["stubborn"])
+    run_id, running = await started(flow, began)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert states_of(store.load(run_id)) == {"stubborn": "success", "after": "scheduled"}
+
+
+async def test_a_task_that_fails_while_it_is_cancelled_was_interrupted(flow: AsyncFlow) -> None:
+    began = asyncio.Event()
+
+    @flow.task
+    async def clumsy(ctx: Context) -> None:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("cleaning up failed")
+
+    run_id, running = await started(flow, began)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert states_of(flow.store.load(run_id)) == {"clumsy": "scheduled"}
+
+
+async def test_a_second_cancellation_does_not_wait_for_a_task_that_will_not_end(store: Store) -> None:
+    flow, began, swallowed = AsyncFlow("flow", store), asyncio.Event(), asyncio.Event()
+    release = asyncio.Event()
+
+    @flow.task
+    async def deaf(ctx: Context) -> None:
+        began.set()
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                swallowed.set()
+
+    run_id, running = await started(flow, began)
+    running.cancel()
+    await asyncio.wait_for(swallowed.wait(), 30)
+    running.cancel()
+    ended, _ = await asyncio.wait([running], timeout=4)
+    release.set()
+    assert ended
+    assert running.cancelled()
+    assert states_of(store.load(run_id)) == {"deaf": "scheduled"}
+
+
+async def test_cancelling_stops_the_whole_tree(store: Store) -> None:
+    began = asyncio.Event()
+
+    async def slow(ctx: Context) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    child = AsyncFlow("child").add_task_definition("slow", slow)
+    flow = AsyncFlow("flow", store).add_subflow_definition("sub", child)
+    run_id, running = await started(flow, began)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    stopped = store.load(run_id)
+    assert {path: task.state.value for path, task in stopped.get_all_tasks_recursive(store).items()} == {
+        "sub": "scheduled",
+        "sub.slow": "scheduled",
+    }
+    (child_run_id,) = store.list_children(run_id)
+    assert store.load(child_run_id).state == "scheduled"
+
+
+async def test_two_calls_join_and_only_the_last_one_cancelled_stops_the_run(flow: AsyncFlow, effects: Effects) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    @flow.task
+    async def only(ctx: Context) -> int:
+        effects.log.append("only")
+        began.set()
+        await go_on.wait()
+        return 1
+
+    run_id, first = await started(flow, began)
+    second = asyncio.create_task(flow.run_until_complete(run_id))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    go_on.set()
+    assert (await second).state == "success"
+    assert effects.log == ["only"]
+
+
+async def test_a_run_cannot_be_driven_from_two_event_loops(flow: AsyncFlow) -> None:
+    began, go_on = asyncio.Event(), asyncio.Event()
+
+    @flow.task
+    async def only(ctx: Context) -> None:
+        began.set()
+        await go_on.wait()
+
+    run_id, running = await started(flow, began)
+    with pytest.raises(RunActiveError):
+        await asyncio.to_thread(lambda: asyncio.run(flow.run_until_complete(run_id)))
+    go_on.set()
+    await running
+
+
+async def test_a_thread_that_comes_back_after_the_run_was_given_up_changes_nothing(store: Store) -> None:
+    flow, began, release, left = AsyncFlow("flow", store), asyncio.Event(), threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    @flow.task
+    def slow(ctx: Context) -> str:
+        loop.call_soon_threadsafe(began.set)
+        release.wait(30)
+        left.set()
+        return "late"
+
+    run_id, running = await started(flow, began)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(running, 4)
+    release.set()
+    await asyncio.to_thread(left.wait, 30)
+    await asyncio.sleep(0)
+    stopped = store.load(run_id)
+    assert (states_of(stopped), outputs_of(stopped)) == ({"slow": "scheduled"}, {"slow": None})
+
+
+# --- a graph that changed ---
+
+
+def versions(store: Store, *task_ids: str) -> AsyncFlow:
+    """A chain of the given tasks, of which `broken` fails."""
+    flow = AsyncFlow("flow", store)
+    for before, task_id in zip((None, *task_ids), task_ids):
+        flow.add_task_definition(task_id, returns(task_id), dependencies=[before] if before else None)
+    return flow
+
+
+async def interrupted_run(store: Store) -> str:
+    """A run of a -> b -> c that was stopped after a."""
+    run_id = versions(store, "a", "b", "c").init_run()
+    real = store.commit
+    crash_at(store, 2, before=False)
+    with pytest.raises(Crash):
+        await versions(store, "a", "b", "c").run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    return run_id
+
+
+async def test_a_changed_graph_is_refused_with_the_difference(store: Store) -> None:
+    run_id = await interrupted_run(store)
+    before = store.load(run_id)
+    with pytest.raises(GraphChangedError) as caught:
+        await versions(store, "a", "b", "x").run_until_complete(run_id)
+    assert (caught.value.added, caught.value.removed, caught.value.changed) == (("x",), ("c",), ())
+    with pytest.raises(GraphChangedError) as caught:
+        await versions(store, "a", "c", "b").run_until_complete(run_id)
+    assert caught.value.changed == ("c", "b")
+    with pytest.raises(GraphChangedError, match="adopt_graph=True"):
+        versions(store, "a", "c", "b").manual_retry(run_id, "a")
+    assert store.load(run_id) == before
+
+
+async def test_another_order_of_definition_is_no_change(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("a", returns(1)).add_task_definition("b", returns(2))
+    run_id = flow.init_run()
+    again = AsyncFlow("flow", store).add_task_definition("b", returns(2)).add_task_definition("a", returns(1))
+    assert (await again.run_until_complete(run_id)).state == "success"
+
+
+async def test_a_changed_graph_can_be_adopted(store: Store) -> None:
+    run_id = await interrupted_run(store)
+    done = await versions(store, "new", "a", "x").run_until_complete(run_id, adopt_graph=True)
+    assert states_of(done) == {"a": "success", "b": "skipped", "c": "skipped", "new": "success", "x": "success"}
+    assert done.tasks["b"].reason == "the flow's graph no longer has it"
+    assert done.state == "success"
+    assert (await versions(store, "new", "a", "x").retry(run_id, "x")).state == "success", "the new graph is the run's own now"
+
+
+async def test_a_finished_run_is_returned_whatever_the_graph_has_become(store: Store) -> None:
+    done = await run(versions(store, "a"))
+    assert await versions(store, "a", "b").run_until_complete(done.id) == done
+
+
+async def test_a_changed_graph_of_a_subflow_is_refused_before_anything_runs(store: Store, effects: Effects) -> None:
+    def flow(*inner: str) -> AsyncFlow:
+        child = AsyncFlow("child")
+        for task_id in inner:
+            child.add_task_definition(task_id, effects.of(task_id))
+        return AsyncFlow("flow", store).add_subflow_definition("sub", child)
+
+    run_id = flow("a").init_run()
+    real = store.commit
+    crash_at(store, 1, before=False)
+    with pytest.raises(Crash):
+        await flow("a").run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    with pytest.raises(GraphChangedError, match="'child'"):
+        await flow("a", "b").run_until_complete(run_id)
+    assert effects.log == []
+    done = await flow("a", "b").run_until_complete(run_id, adopt_graph=True)
+    assert (done.state, sorted(effects.log)) == ("success", ["a", "b"])
+
+
+# --- real processes, real signals ---
+
+SCRIPT = """
+import asyncio, sys, time
+from {package} import AsyncFlow, SQLiteStore, JsonStore
+
+kind, path, mode = sys.argv[1:4]
+store = SQLiteStore(path) if kind == "sqlite" else JsonStore(path)
+flow = AsyncFlow("script", store)
+
+def note(text):
+    with open(path + ".effects", "a") as file:
+        file.write(text + "\\n")
+
+@flow.task
+def extract(ctx):
+    note("extract")
+    return (1, 2)
+
+@flow.task(depends_on=["extract"])
+async def slow(ctx):
+    note("slow")
+    if mode == "hang":
+        print("begun", flush=True)
+        await asyncio.Event().wait()
+    return ctx.pull("extract") + (3,)
+
+@flow.task(depends_on=["slow"])
+def load(ctx):
+    note("load")
+    return ctx.pull("slow")
+
+run = flow.run(run_id="nightly")
+print(run.state, run.tasks["load"].output_json)
+"""
+
+
+def script(tmp_path: Path, kind: str, mode: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(package=PACKAGE), kind, str(tmp_path / "state"), mode],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_a_process_that_is_stopped_is_continued_by_the_next(kind: str, number: int, code: int, tmp_path: Path) -> None:
+    with script(tmp_path, kind, "hang") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        first.send_signal(number)
+        _, errors = first.communicate(timeout=30)
+    assert first.returncode == code, errors
+    with script(tmp_path, kind, "go") as second:
+        output, errors = second.communicate(timeout=30)
+    assert (second.returncode, output) == (0, "success (1, 2, 3)\n"), errors
+    assert (tmp_path / "state.effects").read_text().split() == ["extract", "slow", "slow", "load"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+def test_after_a_signal_the_run_is_saved_as_scheduled(tmp_path: Path) -> None:
+    with script(tmp_path, "sqlite", "hang") as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    with SQLiteStore(tmp_path / "state") as store:
+        stopped = store.load("nightly")
+        assert states_of(stopped) == {"extract": "success", "slow": "scheduled", "load": "scheduled"}
+        assert stopped.state == "scheduled"
+    assert not (tmp_path / "state-wal").exists(), "one file of state"
+
+
+def test_dates_survive_a_restart(tmp_path: Path) -> None:
+    """Microseconds and the time zone come back as they were."""
+    moment = datetime(2026, 11, 22, 23, 59, 59, 999999, tzinfo=timezone.utc)
+    clock = FakeClock((moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(microseconds=1))
+    make: Callable[[], Store] = lambda: make_store("json", tmp_path)  # noqa: E731
+    with make() as store:
+        done = AsyncFlow("flow", store, clock=clock).add_task_definition("a", returns(1)).run()
+    with make() as store:
+        assert store.load(done.id).tasks["a"].start_date == moment
