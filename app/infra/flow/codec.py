@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum
 from math import isfinite
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import BuiltinFunctionType
 from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError
+from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, shown
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ _to_text: Callable[[Any], str] = json.JSONEncoder(
 _to_ascii: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
+_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")  # between two surrogates that JSON would read as one character
 _PLAIN_SCALARS = frozenset({str, bool, type(None)})
 _IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 
@@ -74,13 +77,23 @@ class ValueCodec:
         They are stored under their qualified class name; a class that moves must keep it, or old values do not read.
 
         Raises:
-            DefinitionError: a type is none of the three, or another one of the same name is registered.
+            DefinitionError: a type is none of the three, derives from a built-in type that holds content of its own, or has
+            the name of another that is registered.
         """
         for kind in types:
             if not (isinstance(kind, type) and (dataclasses.is_dataclass(kind) or _is_enum(kind) or _is_namedtuple(kind))):
                 raise DefinitionError(
                     f"{kind!r} cannot be registered: only dataclasses, enums and named tuples are stored field by field. "
                     "Turn other values into one of these, or into plain data, before a task returns them."
+                )
+            if (
+                dataclasses.is_dataclass(kind)
+                and isinstance(kind.__new__, BuiltinFunctionType)
+                and kind.__new__ is not object.__new__
+            ):
+                raise DefinitionError(
+                    f"{kind!r} cannot be registered: it derives from a built-in type, whose own content would not be stored. "
+                    "Give it a field for that content instead."
                 )
             name = kind.__qualname__
             known = self._types.get(name)
@@ -106,7 +119,11 @@ class ValueCodec:
         Raises:
             UnstorableValueError: a type in it cannot be stored; the error says which and where.
         """
-        return as_text(value if _is_plain(value, 0) else _Writer(self._names, task_id).tree(value, place, 0))
+        tree = value if _is_plain(value, 0) else _Writer(self._names, task_id).tree(value, place, 0)
+        text = _to_text(tree)
+        if not _needs_escapes(text):
+            return text
+        return _to_ascii(_Writer(self._names, task_id, split_pairs=True).tree(value, place, 0) if _PAIR.search(text) else tree)
 
     # --- reading ---
 
@@ -121,7 +138,7 @@ class ValueCodec:
             return json.loads(text, object_hook=self._untag)
         except (UnregisteredTypeError, StoredValueError):
             raise
-        except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
+        except Exception as error:  # of whatever kind: text that is not ours may break any reader in any way
             raise StoredValueError(f"{type(error).__name__}: {error}") from error
 
     def _untag(self, tree: dict[str, Any]) -> Any:
@@ -166,12 +183,17 @@ def as_json(text: str | None) -> Any:
 def as_text(tree: Any) -> str:
     """Plain JSON data as stored text: the reverse of `as_json`."""
     text = _to_text(tree)
+    return _to_ascii(tree) if _needs_escapes(text) else text
+
+
+def _needs_escapes(text: str) -> bool:
+    """Whether a lone surrogate is in it, which only an escape can hold."""
     if not text.isascii():
         try:
             text.encode()
-        except UnicodeEncodeError:  # a lone surrogate: only an escape can hold it
-            return _to_ascii(tree)
-    return text
+        except UnicodeEncodeError:
+            return True
+    return False
 
 
 def clean(text: str) -> str:
@@ -181,8 +203,8 @@ def clean(text: str) -> str:
 
 def join(texts: Mapping[str, str]) -> str:
     """The text of the dict whose values' texts are given, without reading any of them."""
-    if _TAG in texts:
-        pairs = ",".join(f"[{_to_ascii(key)},{text}]" for key, text in texts.items())
+    if _TAG in texts or any(not key.isascii() and _PAIR.search(key) for key in texts):
+        pairs = ",".join(f"[{_to_ascii(_in_pieces(key))},{text}]" for key, text in texts.items())
         return f'{{"$":"dict","v":[{pairs}]}}'
     return "{" + ",".join(f"{_to_ascii(key)}:{text}" for key, text in texts.items()) + "}"
 
@@ -191,20 +213,28 @@ def split(text: str) -> dict[str, str]:
     """The reverse of `join`: the text of each value of a dict with string keys, without building any of them."""
     tree = json.loads(text)
     if _TAG in tree:
-        return {key: as_text(item) for key, item in tree["v"]}
+        return {key if type(key) is str else "".join(key["v"]): as_text(item) for key, item in tree["v"]}
     return {key: as_text(item) for key, item in tree.items()}
+
+
+def _in_pieces(text: str) -> Any:
+    """Text whose escapes JSON would read as another, in pieces that it reads as they are."""
+    return {_TAG: "str", "v": _PAIR.split(text)} if _PAIR.search(text) else text
 
 
 class _Writer:
     """Makes the tagged tree of one value, keeping track of the way down to it for errors and circles."""
 
-    def __init__(self, names: Mapping[type, str], task_id: str | None) -> None:
+    def __init__(self, names: Mapping[type, str], task_id: str | None, split_pairs: bool = False) -> None:
         self._names = names
         self._task_id = task_id
+        self._split_pairs = split_pairs
         self._open: set[int] = set()
 
     def tree(self, value: Any, place: str, depth: int) -> Any:
         kind = type(value)
+        if kind is str:
+            return _in_pieces(value) if self._split_pairs else value
         if kind in _PLAIN_SCALARS:
             return value
         if kind is int:
@@ -232,7 +262,7 @@ class _Writer:
         if kind is dict:
             return self._dict(value, place, depth)
         if kind is set or kind is frozenset:
-            items = [self.tree(item, f"{place}{{{item!r}}}", depth) for item in value]
+            items = [self.tree(item, f"{place}{{{shown(item)}}}", depth) for item in value]
             # In an order of its own, so that equal sets have equal texts.
             return {_TAG: kind.__name__, "v": sorted(items, key=_to_ascii)}
         name = self._names.get(kind)
@@ -255,10 +285,10 @@ class _Writer:
         return [self.tree(item, f"{place}[{index}]", depth) for index, item in enumerate(items)]
 
     def _dict(self, value: dict[Any, Any], place: str, depth: int) -> Any:
-        if all(type(key) is str and key != _TAG for key in value):
-            return {key: self.tree(item, f"{place}[{key!r}]", depth) for key, item in value.items()}
+        if all(type(key) is str and key != _TAG and not (self._split_pairs and _PAIR.search(key)) for key in value):
+            return {key: self.tree(item, f"{place}[{shown(key)}]", depth) for key, item in value.items()}
         pairs = [
-            [self.tree(key, f"{place}.key({key!r})", depth), self.tree(item, f"{place}[{key!r}]", depth)]
+            [self.tree(key, f"{place}.key({shown(key)})", depth), self.tree(item, f"{place}[{shown(key)}]", depth)]
             for key, item in value.items()
         ]
         return {_TAG: "dict", "v": pairs}
@@ -300,6 +330,9 @@ def _write_moment(tag: str) -> Callable[[Any, _Refuse], dict[str, Any]]:
         if type(value.tzinfo) is timezone:
             offset = value.tzinfo.utcoffset(None)
             tree["offset"] = [offset.days, offset.seconds, offset.microseconds]
+            name = value.tzinfo.tzname(None)
+            if name != timezone(offset).tzname(None):
+                tree["name"] = name
         if value.fold:
             tree["fold"] = 1
         return tree
@@ -314,7 +347,8 @@ def _read_moment(parse: Callable[[str], Any]) -> Callable[[dict[str, Any]], Any]
             zone = ZoneInfo(tree["zone"])
         elif "offset" in tree:
             days, seconds, microseconds = tree["offset"]
-            zone = timezone(timedelta(days, seconds, microseconds))
+            offset = timedelta(days, seconds, microseconds)
+            zone = timezone(offset, tree["name"]) if "name" in tree else timezone(offset)
         return parse(tree["v"]).replace(tzinfo=zone, fold=tree.get("fold", 0))
 
     return read
@@ -341,6 +375,7 @@ _LEAF_WRITERS: dict[type, Callable[[Any, _Refuse], dict[str, Any]]] = {
 }
 
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "str": lambda tree: "".join(tree["v"]),
     "int": lambda tree: int(tree["v"], 16),
     "float": lambda tree: float(tree["v"]),
     "complex": lambda tree: complex(float(tree["v"][0]), float(tree["v"][1])),

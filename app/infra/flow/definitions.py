@@ -26,6 +26,7 @@ from .errors import (
     UnknownDependencyError,
     UnknownTaskError,
     closest,
+    shown,
 )
 from .graph import Graph
 from .models import TaskType
@@ -187,6 +188,8 @@ class FlowDefinition:
             return ()
         if isinstance(depends_on, str) or callable(depends_on):
             depends_on = (depends_on,)
+        elif not isinstance(depends_on, Iterable):
+            raise InvalidOptionError("depends_on", depends_on, "ids of tasks, or the functions themselves", task_id)
         return tuple(dependency if isinstance(dependency, str) else self._id_of(task_id, dependency) for dependency in depends_on)
 
     def _id_of(self, task_id: str, function: Dependency) -> str:
@@ -302,7 +305,7 @@ def _comparable(row: list[Any]) -> list[Any]:
 
 def function_name(function: object) -> str:
     """What to call a function in a sentence."""
-    return str(getattr(function, "__qualname__", None) or repr(function))
+    return str(getattr(function, "__qualname__", None) or shown(function))
 
 
 def check_task_function(task_id: str, function: object) -> bool:
@@ -321,20 +324,22 @@ def check_task_function(task_id: str, function: object) -> bool:
         if not takes_ctx or required > 1 or keyword_only > 0:
             raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
     elif not callable(function):
-        raise TaskFunctionError(task_id, repr(function), "it is not callable")
+        raise TaskFunctionError(task_id, shown(function), "it is not callable")
     else:
-        try:
-            inspect.signature(function).bind(None)
-        except TypeError:
-            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function)) from None
-        except ValueError:
-            pass  # some builtins do not tell their signature; the call will show
+        signature = _signature(function)
+        if signature is not None:
+            try:
+                signature.bind(None)
+            except TypeError:
+                raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function)) from None
+        elif isinstance(function, partial) and _signature(function.func) is not None:  # it binds more than there is to bind
+            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
     flags = code.co_flags if code is not None else 0
     if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         raise TaskFunctionError(
             task_id, function_name(function), "it is a generator function (it yields); return a list of the items instead"
         )
-    return bool(flags & (inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE))
+    return bool(flags & inspect.CO_COROUTINE)
 
 
 def _code_of(function: Any) -> CodeType | None:
@@ -350,9 +355,14 @@ def _code_of(function: Any) -> CodeType | None:
     return None
 
 
-def _wrong_arguments(function: Any) -> str:
+def _signature(function: Any) -> inspect.Signature | None:
+    """The signature, or None: some builtins and mocks do not tell theirs, and the call will show."""
     try:
-        signature = str(inspect.signature(function))
+        return inspect.signature(function)
     except (TypeError, ValueError):
-        signature = "(...)"
+        return None
+
+
+def _wrong_arguments(function: Any) -> str:
+    signature = _signature(function) or "(...)"
     return f"it is called with one argument, the context, but has the signature {signature}; write `def task(ctx): ...`"

@@ -11,8 +11,20 @@ from difflib import get_close_matches
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate a person most likely meant by `name`, or None."""
-    matches = get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    known = list(candidates)
+    matches = get_close_matches(name, known, n=1, cutoff=0.6)
+    if not matches:  # letter by letter, LOAD and load have nothing in common
+        matches = [candidate for candidate in known if candidate.casefold() == name.casefold()]
     return matches[0] if matches else None
+
+
+def shown(value: object, most: int = 200) -> str:
+    """A user's value in a sentence: its repr in bounded length, or its type where the repr itself raises."""
+    try:
+        text = repr(value)
+    except Exception:  # an int of too many digits, or a class whose __repr__ is broken
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _did_you_mean(suggestion: str | None) -> str:
@@ -57,7 +69,7 @@ class InvalidNameError(DefinitionError):
         self.kind, self.name, self.problem = kind, name, problem
 
     def _sentence(self) -> str:
-        return f"{self.name!r} cannot be a {self.kind}: {self.problem}."
+        return f"{shown(self.name)} cannot be a {self.kind}: {self.problem}."
 
 
 class DuplicateTaskError(DefinitionError):
@@ -151,7 +163,7 @@ class InvalidOptionError(DefinitionError):
 
     def _sentence(self) -> str:
         where = f"Task {self.task_id!r}: " if self.task_id is not None else ""
-        return f"{where}{self.option}={self.value!r} is not usable; it must be {self.expected}."
+        return f"{where}{self.option}={shown(self.value)} is not usable; it must be {self.expected}."
 
 
 class ParallelError(DefinitionError):

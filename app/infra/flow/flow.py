@@ -5,16 +5,15 @@ The one shell: it checks what it is given, and hands it on to the rooms that kno
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from .clock import Clock, SystemClock
 from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, check_name, function_name
 from .details import execution_details
+from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunExistsError, RunNotFoundError, TaskFunctionError
 from .event_manager import EventManager
 from .live_run import LiveRun, encode_params, new_run
@@ -34,14 +33,6 @@ RetryDelay = float | timedelta | None
 
 def _random_id() -> str:
     return os.urandom(16).hex()
-
-
-@dataclass(slots=True)
-class _Drive:
-    """A run that is being driven in this process, and how many callers wait for it."""
-
-    task: asyncio.Task[WorkflowRun]
-    waiters: int = 0
 
 
 class AsyncFlow:
@@ -69,7 +60,7 @@ class AsyncFlow:
         self._store: Store = MemoryStore() if store is None else store
         self._clock: Clock = SystemClock() if clock is None else clock
         self._make_id = make_id
-        self._drives: dict[str, _Drive] = {}
+        self._drives = Drives()
         self.events = EventManager()
         """Who is told what happens in this flow's runs: `flow.events.subscribe(handler, TaskFailed)`."""
 
@@ -379,13 +370,8 @@ class AsyncFlow:
             tree = RunTree(self._store, self._definition, self._clock, adopt_graph)
             root = tree.root(run_id)
             children = tree.unfinished(root)
-            work = self._drive(root, children, max_concurrency)
-            drive = _Drive(asyncio.get_running_loop().create_task(work, name=f"night-batch run {run_id}"))
-            self._drives[run_id] = drive
-            drive.task.add_done_callback(lambda _: self._drives.pop(run_id, None))
-        elif drive.task.get_loop() is not asyncio.get_running_loop():
-            raise RunActiveError(run_id, "continue from another event loop")
-        return await self._wait_for(drive)
+            drive = self._drives.start(run_id, self._drive(root, children, max_concurrency))
+        return await drive.wait()
 
     async def _drive(self, root: LiveRun, children: list[LiveRun], max_concurrency: int) -> WorkflowRun:
         runner = Runner(self._store, self.events, self._clock, self._make_id, max_concurrency)
@@ -394,27 +380,14 @@ class AsyncFlow:
         tasks = {record.task_id: task_instance(record, codec) for record in root.machine.tasks.values()}
         return workflow_run(root.run, tasks, codec)
 
-    @staticmethod
-    async def _wait_for(drive: _Drive) -> WorkflowRun:
-        """Wait for a run together with its other callers; whoever is cancelled last takes the run along."""
-        drive.waiters += 1
-        try:
-            return await asyncio.shield(drive.task)
-        except asyncio.CancelledError:
-            if drive.waiters == 1:
-                while not drive.task.done():
-                    drive.task.cancel()
-                    try:
-                        await asyncio.wait([drive.task])
-                    except asyncio.CancelledError:
-                        continue  # asked again: so is the run, which then stops waiting for its tasks
-                if not drive.task.cancelled():
-                    drive.task.result()  # what kept it from saving is more than a cancellation
-            raise
-        finally:
-            drive.waiters -= 1
-
-    def run(self, params: Mapping[str, Any] | None = None, *, run_id: str | None = None, max_concurrency: int = 0) -> WorkflowRun:
+    def run(
+        self,
+        params: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        max_concurrency: int = 0,
+        adopt_graph: bool = False,
+    ) -> WorkflowRun:
         """Make a run and drive it to its end, in one call that blocks: for scripts.
 
         Ctrl-C and SIGTERM stop it so that the same call with the same `run_id` continues it; a second one stops at once.
@@ -423,6 +396,7 @@ class AsyncFlow:
             params: as for `init_run`.
             run_id: as for `init_run`; with an id of your own, the call picks up an unfinished run.
             max_concurrency: as for `run_until_complete`.
+            adopt_graph: as for `run_until_complete`.
 
         Raises:
             RunningLoopError: an event loop is running already; await `run_until_complete` there.
@@ -432,7 +406,7 @@ class AsyncFlow:
 
         async def work() -> WorkflowRun:
             made = self.init_run(params, run_id=run_id)
-            return await self.run_until_complete(made, max_concurrency)
+            return await self.run_until_complete(made, max_concurrency, adopt_graph=adopt_graph)
 
         return run_to_end(work, self.flow_name)
 

@@ -25,6 +25,7 @@ VERSION = 1
 
 _VERBATIM = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
+_HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) (?=\{)")  # of a journal entry: length, checksum
 _MOMENTS = frozenset({"created", "started", "ended", "due"})
 _VALUES = frozenset({"params", "graph", "input", "output", "logs"})
 
@@ -74,12 +75,12 @@ def line(entry: dict[str, Any]) -> bytes:
 
 def _entry_at(data: bytes, start: int) -> tuple[bytes, int] | None:
     """The text of the entry that begins at `start` and where it ends, or None where no whole one does."""
-    try:
-        length, checksum = int(data[start : start + 8], 16), int(data[start + 9 : start + 17], 16)
-    except ValueError:
+    head = _HEAD.match(data, start)
+    if head is None:
         return None
-    end = start + 18 + length
-    text = data[start + 18 : end]
+    length, checksum = int(head[1], 16), int(head[2], 16)
+    end = head.end() + length
+    text = data[head.end() : end]
     if data[end : end + 1] != b"\n" or zlib.crc32(text) != checksum:
         return None
     return text, end + 1
@@ -95,10 +96,11 @@ def parse_journal(data: bytes, name: str, store: str) -> tuple[list[dict[str, An
             break
         entries.append(json.loads(found[0]))
         start = found[1]
-    following = start
-    while (following := data.find(b"\n", following) + 1) > 0:
-        if _entry_at(data, following) is not None:
+    for following in _HEAD.finditer(data, start):
+        if _entry_at(data, following.start()) is not None:
             raise StoreDamagedError(store, f"{name} is damaged at byte {start}, and whole entries follow; it is left untouched")
+    if not entries and data[:18].strip(b"0123456789abcdef \0"):  # not even the beginning of an entry, as far as it was written
+        raise StoreFormatError(store, f"{name} was not written by this library; it is left untouched")
     if entries:
         _check_version(entries[0], name, store, of_journal=True)
     return entries, start
@@ -109,10 +111,11 @@ def _check_version(head: dict[str, Any], name: str, store: str, of_journal: bool
         return
     if head.get("format") != FORMAT:
         raise StoreFormatError(store, f"{name} was not written by this library; it is left untouched")
-    if not isinstance(head.get("version"), int) or head["version"] > VERSION:
-        raise StoreVersionError(
-            store, f"{name} has version {head.get('version')}, this library knows up to {VERSION}; use the newer one"
-        )
+    version = head.get("version")
+    if not isinstance(version, int):
+        raise StoreDamagedError(store, f"{name} has the version {version!r}, which is no number; it is left untouched")
+    if version > VERSION:
+        raise StoreVersionError(store, f"{name} has version {version}, this library knows up to {VERSION}; use the newer one")
 
 
 run_row = attrgetter(*(column.name for column in fields(RunRecord)))
@@ -198,7 +201,7 @@ def parse_folded(text: bytes, name: str, store: str) -> Content:
     """
     try:
         tree = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if FORMAT.encode() in text[:100]:
             raise StoreDamagedError(store, f"{name} is damaged ({error}); it is left untouched") from error
         tree = None

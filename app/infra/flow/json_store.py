@@ -10,14 +10,14 @@ import logging
 import os
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import ChainMap, OrderedDict
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .codec import ValueCodec
-from .errors import RunExistsError, RunNotFoundError, StoreClosedError, StoreError, StoreFormatError
+from .errors import RunExistsError, RunNotFoundError, StoreClosedError, StoreDamagedError, StoreError, StoreFormatError
 from .json_format import (
     FORMAT,
     VERSION,
@@ -81,12 +81,15 @@ class JsonStore(BaseStore):
     def close(self) -> None:
         """See `Store.close`."""
         with self._lock, self._translated():
-            if self._opened and not self._closed:
-                self._flush()
+            opened = self._opened
+            self._opened, self._closed = False, True
+            try:
+                if opened:
+                    self._flush()
+            finally:
+                self._parents.clear()
                 while self._journals:
                     os.close(self._journals.popitem()[1])
-            self._parents.clear()
-            self._opened, self._closed = False, True
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -115,26 +118,20 @@ class JsonStore(BaseStore):
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
         with self._using():
-            entries = self._entries(changes)
-            written: list[tuple[int, int]] = []
-            created: list[str] = []
+            # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
+            parents = ChainMap[str, str | None]({}, self._parents)
+            entries = self._entries(changes, parents)
+            lengths: dict[str, int | None] = {}
             try:
-                for run_id in sorted(entries, key=self._depth, reverse=True):
+                for run_id in sorted(entries, key=lambda run_id: _depth(run_id, parents), reverse=True):
                     is_new = "order" in entries[run_id]
                     journal = self._create(run_id) if is_new else self._journal(run_id)
-                    if is_new:
-                        created.append(run_id)
-                    written.append((journal, os.lseek(journal, 0, os.SEEK_END)))
+                    lengths[run_id] = None if is_new else os.lseek(journal, 0, os.SEEK_END)
                     _write_all(journal, line(entries[run_id]))
             except BaseException:
-                # Nothing half done stays behind: cut off what was written of these entries.
-                for journal, length in written:
-                    os.ftruncate(journal, length)
-                for run_id in created:
-                    os.close(self._journals.pop(run_id))
-                    self._path(run_id, ".journal").unlink()
-                    self._parents.pop(run_id, None)
+                self._take_back(lengths)
                 raise
+            self._parents.update(parents.maps[0])
             self._unsynced.update(dict.fromkeys(entries))
             for run in (*changes.new_runs, *changes.runs):
                 if run.state in TERMINAL_STATES:
@@ -144,7 +141,21 @@ class JsonStore(BaseStore):
             if changes.flush:
                 self._flush()
 
-    def _entries(self, changes: Changes) -> dict[str, dict[str, Any]]:
+    def _take_back(self, lengths: Mapping[str, int | None]) -> None:
+        """Cut off what a failed commit wrote: nothing half done stays behind."""
+        for run_id, length in lengths.items():
+            # By name, since a commit over many runs may have closed it again.
+            self._let_go(run_id)
+            journal = self._path(run_id, ".journal")
+            try:
+                if length is None:
+                    journal.unlink()
+                else:
+                    os.truncate(journal, length)
+            except OSError:
+                pass  # the commit's own error says enough; a torn line is cut off when the journal is next opened
+
+    def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, dict[str, Any]]:
         """One journal entry per run that the changes touch."""
         entries: dict[str, dict[str, Any]] = {}
         for run in changes.new_runs:
@@ -152,30 +163,22 @@ class JsonStore(BaseStore):
                 raise RunExistsError(run.id, self._content(run.id)[0].flow_name, run.flow_name)
             self._last_order = max(self._last_order + 1, time.time_ns())
             entries[run.id] = {"format": FORMAT, "version": VERSION, "order": self._last_order}
-            self._parents[run.id] = run.parent_run_id
+            parents[run.id] = run.parent_run_id
         for run in (*changes.new_runs, *changes.runs):
-            self._entry(entries, run.id)["run"] = run_row(run)
+            self._entry(entries, run.id, parents)["run"] = run_row(run)
         for task in changes.tasks:
-            self._entry(entries, task.run_id).setdefault("tasks", []).append(task_row(task))
+            self._entry(entries, task.run_id, parents).setdefault("tasks", []).append(task_row(task))
         for attempt in changes.attempts:
-            self._entry(entries, attempt.run_id).setdefault("attempts", []).append(attempt_row(attempt))
+            self._entry(entries, attempt.run_id, parents).setdefault("attempts", []).append(attempt_row(attempt))
         return entries
 
-    def _entry(self, entries: dict[str, dict[str, Any]], run_id: str) -> dict[str, Any]:
+    def _entry(self, entries: dict[str, dict[str, Any]], run_id: str, parents: ChainMap[str, str | None]) -> dict[str, Any]:
         entry = entries.get(run_id)
         if entry is None:
-            if run_id not in self._parents:
-                self._parents[run_id] = self._content(run_id)[0].parent_run_id
+            if run_id not in parents:
+                parents[run_id] = self._content(run_id)[0].parent_run_id
             entry = entries[run_id] = {}
         return entry
-
-    def _depth(self, run_id: str) -> int:
-        depth = 0
-        parent = self._parents.get(run_id)
-        while parent is not None:
-            depth += 1
-            parent = self._parents.get(parent)
-        return depth
 
     def _create(self, run_id: str) -> int:
         path = self._path(run_id, ".journal")
@@ -185,8 +188,10 @@ class JsonStore(BaseStore):
         """The open journal of a run, cut back to its last whole entry if a kill left it torn."""
         journal = self._journals.get(run_id)
         if journal is not None:
-            self._journals.move_to_end(run_id)
-            return journal
+            if os.fstat(journal).st_nlink:
+                self._journals.move_to_end(run_id)
+                return journal
+            self._let_go(run_id)  # another process folded it away: what is written there, nobody reads
         path = self._path(run_id, ".journal")
         journal = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         try:
@@ -203,37 +208,48 @@ class JsonStore(BaseStore):
             os.close(self._journals.popitem(last=False)[1])
         return journal
 
+    def _let_go(self, run_id: str) -> None:
+        journal = self._journals.pop(run_id, None)
+        if journal is not None:
+            os.close(journal)
+
     def _flush(self) -> None:
         """Bring everything to the disk; runs that have ended are folded, which does it too."""
-        for run_id in list(self._unsynced):
-            if run_id not in self._ended:
-                os.fsync(self._journal(run_id))
+        # A journal that is gone was folded by another process.
+        open_runs = [run_id for run_id in self._unsynced if run_id not in self._ended and self._path(run_id, ".journal").exists()]
+        for run_id in open_runs:
+            os.fsync(self._journal(run_id))
+        if open_runs:
+            self._sync_folder()
         for run_id in list(self._ended):
             self._fold(run_id)
             self._ended.pop(run_id)
-        if self._unsynced:
-            self._sync_folder()
-            self._unsynced.clear()
+        self._unsynced.clear()
 
     def _fold(self, run_id: str) -> None:
         """Replace the readable file by one that holds all, atomically; only then let go of the journal."""
         content = self._read(file_stem(run_id))
         path = self._path(run_id, ".json")
         temporary = path.with_suffix(".json.tmp")
+        try:
+            self._write_synced(temporary, folded(content).encode())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        self._sync_folder()
+        self._let_go(run_id)
+        self._path(run_id, ".journal").unlink(missing_ok=True)
+
+    def _write_synced(self, path: Path, data: bytes) -> None:
         descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600
+            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600
         )
         try:
-            _write_all(descriptor, folded(content).encode())
+            _write_all(descriptor, data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        temporary.replace(path)
-        self._sync_folder()
-        journal = self._journals.pop(run_id, None)
-        if journal is not None:
-            os.close(journal)
-        self._path(run_id, ".journal").unlink(missing_ok=True)
 
     def _sync_folder(self) -> None:
         if os.name == "nt":  # Windows has no handle of a folder to sync; NTFS journals the names itself
@@ -256,9 +272,21 @@ class JsonStore(BaseStore):
             entries = self._entries_of(journal)[0]
             if _identity(path) == before:
                 break
-        for entry in entries:
-            content.apply(entry)
+        try:
+            for entry in entries:
+                content.apply(entry)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreDamagedError(repr(self), f"{journal.name} is damaged ({type(error).__name__}: {error})") from error
+        self._check_place(content, stem)
         return content
+
+    def _check_place(self, content: Content, stem: str) -> None:
+        """Refuse a file that somebody copied or renamed: it would pass for another run, or stand in the way of its own."""
+        if content.run is not None and file_stem(content.run.id) != stem:
+            raise StoreFormatError(
+                repr(self),
+                f"{stem}.json holds run {content.run.id!r}, whose file is {file_stem(content.run.id)}.json; move it away",
+            )
 
     def _entries_of(self, journal: Path) -> tuple[list[dict[str, Any]], int]:
         return parse_journal(_bytes_of(journal) or b"", journal.name, repr(self))
@@ -318,7 +346,7 @@ class JsonStore(BaseStore):
                     continue
                 try:
                     run, order = self._header(path)
-                except (StoreError, FileNotFoundError) as error:
+                except (StoreError, OSError) as error:
                     _logger.warning("left out of the list of runs: %s", error)
                     continue
                 if run is not None and (parent_run_id is None or run.parent_run_id == parent_run_id):
@@ -328,11 +356,24 @@ class JsonStore(BaseStore):
     def _header(self, path: Path) -> tuple[RunRecord | None, int]:
         """The run that a file is about: of a folded file the first lines tell, unless a journal has gone on since."""
         if path.suffix == ".json" and not path.with_suffix(".journal").exists():
-            with path.open("rb") as file:
-                content = parse_head(b"".join(file.readline() for _ in range(2)), path.name, repr(self))
-        else:
-            content = self._read(path.stem)
+            try:
+                with path.open("rb") as file:
+                    content = parse_head(b"".join(file.readline() for _ in range(2)), path.name, repr(self))
+                self._check_place(content, path.stem)
+                return content.run, content.order
+            except StoreError:
+                pass  # perhaps only an editor has laid the lines out anew: the whole file tells
+        content = self._read(path.stem)
         return content.run, content.order
+
+
+def _depth(run_id: str, parents: Mapping[str, str | None]) -> int:
+    depth = 0
+    parent = parents.get(run_id)
+    while parent is not None and depth < len(parents):  # what people save may name itself as its parent
+        depth += 1
+        parent = parents.get(parent)
+    return depth
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

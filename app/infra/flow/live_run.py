@@ -144,11 +144,9 @@ class LiveRun:
 
     def apply_params(self, step: Step, changed: Mapping[str, str | None]) -> None:
         """Take over the params that a task changed, key by key, so that tasks side by side do not undo each other's."""
-        for key, text in changed.items():
-            if text is None:
-                self.params.pop(key, None)
-            else:
-                self.params[key] = text
+        params = {**self.params, **changed}
+        # A new dict in place of the old one, which tasks in threads may be reading at this moment.
+        self.params = {key: text for key, text in params.items() if text is not None}
         self.run.params = join(self.params)
         step.changes.runs.append(self.run)
 

@@ -135,8 +135,6 @@ class RunMachine:
 
     def _consider(self, step: Step, record: TaskRecord, now: int) -> None:
         """What a waiting task's upstreams, as they stand, decide for it. Used once at the start; later it is counted."""
-        if record.state is not SCHEDULED:  # an earlier one of this pass has skipped it
-            return
         for other in self.graph.upstream(record.task_id):
             blocker = self.tasks[other]
             if blocker.state in TERMINAL_STATES and blocker.state is not SUCCESS:
@@ -197,13 +195,13 @@ class RunMachine:
 
     def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:
         """The running attempt failed: another one is scheduled, or the task has failed and what is downstream is skipped."""
+        delay = next_delay(self._policies[record.task_id], record.failures)
+        self._end_attempt(step, record, FAILED if delay is None else SCHEDULED)
         record.ended, record.logs = now, logs
         record.error, record.reason = failure.traceback, failure.summary
-        delay = next_delay(self._policies[record.task_id], record.failures)
         where = (self.run.flow_name, self.run.id, now, record.task_id, record.try_number)
         if delay is not None:
             self._archive(step, record, AttemptResult.FAILED)
-            self._move(step, record, SCHEDULED)
             record.due = now + round(delay * 1e6)
             step.events.append(told.TaskRetryScheduled(*where, failure.summary, delay))
             if delay > 0:
@@ -211,7 +209,6 @@ class RunMachine:
             else:
                 step.ready.append((self, record))
             return
-        self._move(step, record, FAILED)
         step.events.append(told.TaskFailed(*where, failure.summary))
         self._open -= 1
         self._skip_downstream(step, record, now)
@@ -219,10 +216,10 @@ class RunMachine:
 
     def interrupted(self, step: Step, record: TaskRecord, now: int) -> None:
         """The running attempt was cut off. It uses up no retry."""
+        self._end_attempt(step, record, SCHEDULED)
         record.ended = now
         record.reason = "interrupted before it ended"
         self._archive(step, record, AttemptResult.INTERRUPTED)
-        self._move(step, record, SCHEDULED)
         record.interruptions += 1
         step.events.append(told.TaskInterrupted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
 
@@ -311,6 +308,12 @@ class RunMachine:
             raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
         record.state = target
         step.changes.tasks.append(record)
+
+    def _end_attempt(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
+        # The table lets finished tasks go back to SCHEDULED, but for a reset: a late outcome must not wake one.
+        if record.state is not RUNNING:
+            raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
+        self._move(step, record, target)
 
     def _touch(self, step: Step, record: TaskRecord) -> None:
         step.changes.tasks.append(record)

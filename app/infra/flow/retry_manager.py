@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from math import isfinite
 
 from .errors import InvalidOptionError
 from .graph import Graph
@@ -31,7 +30,7 @@ class RetryPolicy:
 NO_RETRY = RetryPolicy()
 
 
-def retry_policy(max_retries: int = 0, retry_delay: float | timedelta | None = None, task_id: str = "") -> RetryPolicy:
+def retry_policy(max_retries: int = 0, retry_delay: float | timedelta | None = None, task_id: str | None = None) -> RetryPolicy:
     """Check what a user gave and make a policy of it.
 
     Args:
@@ -51,7 +50,7 @@ def retry_policy(max_retries: int = 0, retry_delay: float | timedelta | None = N
         seconds = 0.0
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise InvalidOptionError("retry_delay", retry_delay, "a number of seconds or a timedelta", task_id)
-    if not isfinite(seconds) or not 0 <= seconds <= MAX_DELAY:
+    if not 0 <= seconds <= MAX_DELAY:  # NaN is refused here too: it compares with nothing
         raise InvalidOptionError("retry_delay", retry_delay, "from 0 seconds to ten years", task_id)
     return RetryPolicy(max_retries, float(seconds))
 

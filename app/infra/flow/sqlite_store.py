@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from .codec import ValueCodec
 from .errors import (
+    InvalidOptionError,
     RunExistsError,
     RunNotFoundError,
     StoreClosedError,
@@ -94,6 +95,7 @@ MIGRATIONS: tuple[str, ...] = (
 """What leads from each version of the schema (`PRAGMA user_version`) to the next, from an empty file on."""
 
 _POSITIONS = 1 << 32
+_SMALLEST = 512  # bytes: one page of the smallest size, https://www.sqlite.org/fileformat2.html
 _SAVE_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 16)})"
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 10)})"
 _ADD_RUN = (
@@ -110,6 +112,7 @@ _READ_RUNS = (
 )
 _STATES = {state.value: state for state in ExecutionState}
 _TYPES = {kind.value: kind for kind in TaskType}
+_RESULTS = {result.value: result for result in AttemptResult}
 
 
 class SQLiteStore(BaseStore):
@@ -120,12 +123,17 @@ class SQLiteStore(BaseStore):
             lie on a local disk, since SQLite's WAL mode does not work across a network.
         busy_timeout: seconds to wait for another process that holds the file.
         codec: how values are written and read; brings the types registered with it.
+
+    Raises:
+        InvalidOptionError: the path is `:memory:`.
     """
 
     def __init__(
         self, path: str | os.PathLike[str] = "runs.db", *, busy_timeout: float = 30.0, codec: ValueCodec | None = None
     ) -> None:
         super().__init__(codec)
+        if os.fspath(path) == ":memory:":
+            raise InvalidOptionError("path", path, "the name of a file; for a store in memory, use MemoryStore")
         self.path = Path(path)
         self._busy_timeout = busy_timeout
         # One connection writes and one reads, each behind its own lock: a long read holds up no commit, and the
@@ -153,13 +161,17 @@ class SQLiteStore(BaseStore):
                 self._connect()
 
     def _connect(self) -> None:
-        if self.path.is_dir():
-            raise StoreFormatError(repr(self), "the path is a directory; name a file, or use JsonStore for a folder")
         with self._translated():
+            if self.path.is_dir():
+                raise StoreFormatError(repr(self), "the path is a directory; name a file, or use JsonStore for a folder")
+            # SQLite writes over a file that is shorter than any database. (Asked for its size and not read: closing a
+            # descriptor of ours would free the locks that another connection of this process holds on it.)
+            if self.path.exists() and 0 < self.path.stat().st_size < _SMALLEST:
+                raise StoreFormatError(repr(self), "the file is no database; name another path")
             writer = self._connection()
             try:
                 _check_ours(writer, repr(self))
-                writer.execute("PRAGMA journal_mode = WAL")
+                self._use_wal(writer)
                 _migrate(writer, repr(self))
                 writer.execute("PRAGMA synchronous = NORMAL")
                 reader = self._connection()
@@ -169,6 +181,19 @@ class SQLiteStore(BaseStore):
         self._writer, self._reader, self._flushing = writer, reader, False
         # SQLite folds the -wal file into the database when the last connection closes; do so at exit, too.
         self._finalizer = weakref.finalize(self, _close_all, [reader, writer])
+
+    def _use_wal(self, writer: sqlite3.Connection) -> None:
+        # Two processes that open a new file at once: here SQLite does not wait, whatever the busy timeout. So we do.
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                writer.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.005)
+            else:
+                return
 
     def _connection(self) -> sqlite3.Connection:
         return sqlite3.connect(
@@ -194,6 +219,8 @@ class SQLiteStore(BaseStore):
             raise _kind_of(error)(repr(self), f"{type(error).__name__}: {error}") from error
         except OSError as error:
             raise StoreError(repr(self), f"{type(error).__name__}: {error}") from error
+        except (UnicodeEncodeError, OverflowError) as error:  # sqlite3 raises these bare
+            raise StoreError(repr(self), f"a text or number does not fit into a column: {error}") from error
 
     # --- writing ---
 
@@ -229,7 +256,7 @@ class SQLiteStore(BaseStore):
         return self._writer
 
     def _write(self, writer: sqlite3.Connection, changes: Changes) -> None:
-        for run in changes.new_runs:
+        for run in {run.id: run for run in changes.new_runs}.values():
             self._add_run(writer, run)
         for run in changes.runs:
             number = self._run_number(writer, run.id)
@@ -287,11 +314,17 @@ class SQLiteStore(BaseStore):
     def _run_number(self, connection: sqlite3.Connection, run_id: str) -> int:
         number = self._run_numbers.get(run_id)
         if number is None:
-            row = connection.execute("SELECT no FROM runs WHERE id = ?", (run_id,)).fetchone()
-            if row is None:
-                raise RunNotFoundError(run_id, repr(self))
-            number = self._run_numbers[run_id] = int(row[0])
+            number = self._run_numbers[run_id] = int(self._find_run(connection, "SELECT no FROM runs WHERE id = ?", run_id)[0])
         return number
+
+    def _find_run(self, connection: sqlite3.Connection, select: str, run_id: str) -> tuple[Any, ...]:
+        try:
+            row: tuple[Any, ...] | None = connection.execute(select, (run_id,)).fetchone()
+        except UnicodeEncodeError:  # a lone surrogate, which no run id in the file can hold
+            row = None
+        if row is None:
+            raise RunNotFoundError(run_id, repr(self))
+        return row
 
     def _task_rows(self, writer: sqlite3.Connection, tasks: list[TaskRecord]) -> Iterator[tuple[Any, ...]]:
         run_id, base = "", 0
@@ -334,24 +367,16 @@ class SQLiteStore(BaseStore):
                 try:
                     return work(reader)
                 finally:
-                    reader.execute("COMMIT")
+                    if reader.in_transaction:  # an error of the medium may have ended it
+                        reader.execute("COMMIT")
 
     def _run_range(self, reader: sqlite3.Connection, run_id: str) -> tuple[int, int]:
-        row = reader.execute("SELECT no FROM runs WHERE id = ?", (run_id,)).fetchone()
-        if row is None:
-            raise RunNotFoundError(run_id, repr(self))
-        return row[0] * _POSITIONS, row[0] * _POSITIONS + _POSITIONS - 1
+        first = int(self._find_run(reader, "SELECT no FROM runs WHERE id = ?", run_id)[0]) * _POSITIONS
+        return first, first + _POSITIONS - 1
 
     def read_run(self, run_id: str) -> RunRecord:
         """See `Store.read_run`."""
-
-        def work(reader: sqlite3.Connection) -> RunRecord:
-            row = reader.execute(f"{_READ_RUNS} WHERE id = ?", (run_id,)).fetchone()
-            if row is None:
-                raise RunNotFoundError(run_id, repr(self))
-            return self._run_record(row)
-
-        return self._read(work)
+        return self._read(lambda reader: self._run_record(self._find_run(reader, f"{_READ_RUNS} WHERE id = ?", run_id)))
 
     def _run_record(self, row: tuple[Any, ...]) -> RunRecord:
         run_id, flow_name, params, graph, created, state, *rest = row
@@ -385,7 +410,7 @@ class SQLiteStore(BaseStore):
                 "SELECT * FROM attempts WHERE task_key BETWEEN ? AND ? ORDER BY task_key, number", (first, last)
             ).fetchall()
             return [
-                AttemptRecord(run_id, task_id, key - first, number, tries, AttemptResult(result), *rest)
+                AttemptRecord(run_id, task_id, key - first, number, tries, self._known(_RESULTS, result), *rest)
                 for key, number, task_id, tries, result, *rest in rows
             ]
 
@@ -406,7 +431,11 @@ class SQLiteStore(BaseStore):
 
     def exists(self, run_id: str) -> bool:
         """See `Store.exists`."""
-        return self._read(lambda reader: reader.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is not None)
+        try:
+            self._read(lambda reader: self._find_run(reader, "SELECT no FROM runs WHERE id = ?", run_id))
+        except RunNotFoundError:
+            return False
+        return True
 
 
 def _kind_of(error: sqlite3.Error) -> type[StoreError]:
@@ -418,14 +447,18 @@ def _kind_of(error: sqlite3.Error) -> type[StoreError]:
 
 def _check_ours(connection: sqlite3.Connection, store: str) -> None:
     """Refuse a database that another program made, before anything is written to it."""
-    application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    # In one select, that is of one moment: another process may be making the file right now.
+    application, version, tables = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+        " FROM pragma_application_id(), pragma_user_version()"
+    ).fetchone()
     if application == APPLICATION_ID:
         if version > len(MIGRATIONS):
             raise StoreVersionError(
                 store,
                 f"it has schema version {version}, this library knows up to {len(MIGRATIONS)}; use the version that wrote it",
             )
-    elif application or version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    elif application or version or tables:
         raise StoreFormatError(store, "the file is a database of another program; name another path")
 
 

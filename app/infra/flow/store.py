@@ -17,7 +17,8 @@ from .models import Attempt, TaskInstance, WorkflowRun
 from .records import AttemptRecord, Changes, RunRecord, TaskRecord
 from .views import attempts, task_instance, task_record, to_moment, workflow_run
 
-S = TypeVar("S", bound="BaseStore")
+S = TypeVar("S", bound="Store")
+B = TypeVar("B", bound="BaseStore")
 
 
 @runtime_checkable
@@ -62,6 +63,7 @@ class Store(Protocol):
 
         Raises:
             RunExistsError: a run of `changes.new_runs` exists already; nothing was written.
+            RunNotFoundError: the changes name a run that neither exists nor is among `changes.new_runs`; nothing was written.
             StoreError: anything else. Whether it was written is then unknown; the engine stops the run.
         """
         ...
@@ -96,12 +98,23 @@ class Store(Protocol):
 
     # --- for people ---
 
+    def __enter__(self: S) -> S:
+        """Open the store for a `with` block."""
+        ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """Close it; an error in the block goes on its way."""
+        ...
+
     def register(self, *types: type) -> None:
         """Let values of these dataclasses, enums or named tuples be stored; see `ValueCodec.register`."""
         ...
 
     def save(self, run: WorkflowRun) -> None:
-        """Write a whole run, replacing what the store has of it; the engine itself never does."""
+        """Write a whole run, replacing what the store has of it; the engine itself never does.
+
+        Tasks that only the store has stay as they are: what a run has done is not forgotten.
+        """
         ...
 
     def load(self, run_id: str) -> WorkflowRun:
@@ -194,7 +207,7 @@ class BaseStore(ABC):
     def exists(self, run_id: str) -> bool:
         """See `Store.exists`."""
 
-    def __enter__(self: S) -> S:
+    def __enter__(self: B) -> B:
         self.open()
         return self
 

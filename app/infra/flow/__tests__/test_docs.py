@@ -1,0 +1,70 @@
+"""What the README and the docs say is run, or held against the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[4]
+README = ROOT / "README.md"
+
+pytestmark = pytest.mark.skipif(not README.is_file(), reason="the engine's folder was copied without its README")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The code blocks of a page in the given language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M) if page.is_file() else []
+
+
+def python(*arguments: str, cwd: Path, source: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=source,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+PRINTS = ["success 6", "3", "success", "3", "7", "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess"]
+
+
+@pytest.mark.parametrize(("block", "prints"), [*zip(blocks(README, "python"), PRINTS)])
+def test_each_python_block_of_the_readme_runs_and_prints_what_it_says(block: str, prints: str, tmp_path: Path) -> None:
+    ran = python("-", cwd=tmp_path, source=block)
+    assert (ran.stdout.strip(), ran.returncode) == (prints, 0), ran.stderr
+
+
+def test_no_block_of_the_readme_is_left_out() -> None:
+    assert len(blocks(README, "python")) == len(PRINTS)
+
+
+def test_the_state_diagrams_are_those_of_the_edge_tables() -> None:
+    ran = python("-m", "docs.draw_states", "--check", cwd=ROOT)
+    assert ran.returncode == 0, "run: python -m docs.draw_states"
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ids=lambda page: page.name)
+def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+def test_every_room_stands_in_the_architecture_page() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = {path.name for path in (ROOT / "app" / "infra" / "flow").glob("*.py")} - {"__init__.py", "__main__.py", "version.py"}
+    assert sorted(room for room in rooms if f"`{room}`" not in page) == []
+
+
+def test_the_requirements_say_that_the_runtime_needs_nothing() -> None:
+    assert "needs nothing but Python" in (ROOT / "requirements.txt").read_text()
+    assert re.search(r"^dependencies = \[\]$", (ROOT / "pyproject.toml").read_text(), re.M)
