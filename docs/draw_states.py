@@ -23,7 +23,9 @@ def drawn(page: str) -> str:
     """The page with both pictures as the tables have them now."""
     for name, edges in (("task", TASK_EDGES), ("run", RUN_EDGES)):
         start = f"<!-- {name} states -->\n"
-        page = re.sub(f"{start}.*?<!-- end -->", lambda _, at=start, of=edges: f"{at}{picture(of)}\n<!-- end -->", page, flags=re.S)
+        page = re.sub(
+            f"{start}.*?<!-- end -->", lambda _, at=start, of=edges: f"{at}{picture(of)}\n<!-- end -->", page, flags=re.S
+        )
     return page
 
 

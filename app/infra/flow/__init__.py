@@ -5,7 +5,7 @@ on it; a killed process continues where it stood. Standard library only.
 """
 
 from .clock import Clock, SystemClock
-from .codec import ValueCodec
+from .codec import UnregisteredValue, ValueCodec
 from .context import Context
 from .errors import (
     AmbiguousDependencyError,
@@ -139,6 +139,7 @@ __all__ = [
     "UnknownDependencyError",
     "UnknownTaskError",
     "UnregisteredTypeError",
+    "UnregisteredValue",
     "UnstorableValueError",
     "ValueCodec",
     "WorkflowRun",

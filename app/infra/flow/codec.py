@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, shown
+from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, place_of, shown
 
 T = TypeVar("T")
 
@@ -57,6 +57,18 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is dict:
         return all(type(key) is str and key != _TAG and _is_plain(item, depth + 1) for key, item in value.items())
     return False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class UnregisteredValue:
+    """Stands in for a value whose class is not registered, where stored runs are only looked at."""
+
+    type_name: str
+    content: Any
+    """The stored fields: a dict of a dataclass's, a list of a named tuple's, the value of an enum."""
+
+    def __hash__(self) -> int:
+        return hash(self.type_name)
 
 
 class ValueCodec:
@@ -127,15 +139,19 @@ class ValueCodec:
 
     # --- reading ---
 
-    def decode(self, text: str) -> Any:
+    def decode(self, text: str, strict: bool = True) -> Any:
         """The value that `text` was made of: each call makes a new one.
+
+        Args:
+            text: what `encode` wrote.
+            strict: whether a type that is not registered here is an error; if not, an `UnregisteredValue` stands in for it.
 
         Raises:
             UnregisteredTypeError: a type in it was registered when it was written, but is not here.
             StoredValueError: the text is not one that `encode` writes.
         """
         try:
-            return json.loads(text, object_hook=self._untag)
+            return json.loads(text, object_hook=self._untag if strict else self._untag_leniently)
         except (UnregisteredTypeError, StoredValueError):
             raise
         except Exception as error:  # of whatever kind: text that is not ours may break any reader in any way
@@ -152,6 +168,11 @@ class ValueCodec:
             raise StoredValueError(f"it has the unknown tag {tag!r}; a newer version may have written it")
         return reader(tree)
 
+    def _untag_leniently(self, tree: dict[str, Any]) -> Any:
+        if tree.get(_TAG) == "object" and tree["type"] not in self._types:
+            return UnregisteredValue(tree["type"], tree["v"])
+        return self._untag(tree)
+
     def _build(self, name: str, content: Any) -> Any:
         kind = self._types.get(name)
         if kind is None:
@@ -162,8 +183,15 @@ class ValueCodec:
             return tuple.__new__(kind, content)
         # Not through __init__: that may compute, refuse or count, and the stored fields are the truth.
         value: Any = object.__new__(kind)
-        for field, item in content.items():
-            object.__setattr__(value, field, item)
+        for field in dataclasses.fields(kind):
+            if field.name in content:
+                object.__setattr__(value, field.name, content[field.name])
+            elif field.default is not dataclasses.MISSING:  # the class has gained a field since
+                object.__setattr__(value, field.name, field.default)
+            elif field.default_factory is not dataclasses.MISSING:
+                object.__setattr__(value, field.name, field.default_factory())
+            elif field.init:
+                raise StoredValueError(f"it has no {field.name!r}, which a {name} needs now; give that field a default")
         return value
 
 
@@ -265,6 +293,8 @@ class _Writer:
             items = [self.tree(item, f"{place}{{{shown(item)}}}", depth) for item in value]
             # In an order of its own, so that equal sets have equal texts.
             return {_TAG: kind.__name__, "v": sorted(items, key=_to_ascii)}
+        if kind is UnregisteredValue:
+            return {_TAG: "object", "type": value.type_name, "v": self.tree(value.content, place, depth)}
         name = self._names.get(kind)
         if name is None:
             raise self._refuse(place, kind, _advice(kind))
@@ -286,9 +316,9 @@ class _Writer:
 
     def _dict(self, value: dict[Any, Any], place: str, depth: int) -> Any:
         if all(type(key) is str and key != _TAG and not (self._split_pairs and _PAIR.search(key)) for key in value):
-            return {key: self.tree(item, f"{place}[{shown(key)}]", depth) for key, item in value.items()}
+            return {key: self.tree(item, place_of(key, place), depth) for key, item in value.items()}
         pairs = [
-            [self.tree(key, f"{place}.key({shown(key)})", depth), self.tree(item, f"{place}[{shown(key)}]", depth)]
+            [self.tree(key, f"{place}.key({shown(key)})", depth), self.tree(item, place_of(key, place), depth)]
             for key, item in value.items()
         ]
         return {_TAG: "dict", "v": pairs}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .codec import ValueCodec
-from .errors import UnstorableValueError
+from .errors import UnstorableValueError, place_of
 from .models import TaskInstance, WorkflowRun
 from .records import TaskRecord
 from .views import encode_logs
@@ -155,8 +155,8 @@ class Context:
         changed: dict[str, str | None] = {key: None for key in before if key not in params}
         for key, value in params.items():
             if type(key) is not str:
-                raise UnstorableValueError(f"params[{key!r}]", type(key).__name__, "param names are strings", self.task_id)
-            text = self._scope.codec.encode(value, f"params[{key!r}]", self.task_id)
+                raise UnstorableValueError(place_of(key, "params"), type(key).__name__, "param names are strings", self.task_id)
+            text = self._scope.codec.encode(value, place_of(key, "params"), self.task_id)
             if text != before.get(key):
                 changed[key] = text
         return changed

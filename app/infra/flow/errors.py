@@ -27,6 +27,12 @@ def shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def place_of(key: object, inside: str) -> str:
+    """Where in a dict a value stands, for a sentence: `output["rows"]`."""
+    text = f'"{key}"' if type(key) is str and key.isprintable() and '"' not in key and len(key) < 200 else shown(key)
+    return f"{inside}[{text}]"
+
+
 def _did_you_mean(suggestion: str | None) -> str:
     return f" Did you mean {suggestion!r}?" if suggestion else ""
 

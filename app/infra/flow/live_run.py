@@ -13,7 +13,7 @@ from .clock import Clock
 from .codec import ValueCodec, join, split
 from .context import Context
 from .definitions import FlowDefinition
-from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest
+from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
 from .machine import RunMachine, Step
 from .models import ExecutionState, TaskType, WorkflowRun
 from .records import RunRecord, TaskRecord
@@ -32,7 +32,7 @@ def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: 
         return {}
     if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
         raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return {key: codec.encode(value, f"params[{key!r}]", task_id) for key, value in params.items()}
+    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in params.items()}
 
 
 def new_run(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .codec import ValueCodec
+from .codec import ValueCodec, clean
 from .models import Attempt, AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
 from .records import AttemptRecord, RunRecord, TaskRecord
 
@@ -39,7 +39,8 @@ def decode_logs(text: str | None, codec: ValueCodec) -> list[LogEntry]:
 
 
 def _decode(text: str | None, codec: ValueCodec) -> Any:
-    return None if text is None else codec.decode(text)
+    # Not strictly: a type that this program does not know must not keep people from looking at a run. (Tasks pull strictly.)
+    return None if text is None else codec.decode(text, strict=False)
 
 
 def task_instance(record: TaskRecord, codec: ValueCodec) -> TaskInstance:
@@ -64,6 +65,10 @@ def task_instance(record: TaskRecord, codec: ValueCodec) -> TaskInstance:
     )
 
 
+def _clean(text: str | None) -> str | None:
+    return None if text is None else clean(text)
+
+
 def task_record(task: TaskInstance, run_id: str, position: int, codec: ValueCodec) -> TaskRecord:
     """The record that describes a task instance.
 
@@ -86,8 +91,8 @@ def task_record(task: TaskInstance, run_id: str, position: int, codec: ValueCode
         due=to_moment(task.next_attempt_at),
         input=None if task.input_json is None else codec.encode(task.input_json, "input_json", task.task_id),
         output=None if output is None else codec.encode(output, "output_json", task.task_id),
-        error=task.error,
-        reason=task.reason,
+        error=_clean(task.error),
+        reason=_clean(task.reason),
         logs=encode_logs(logs, codec),
         child_run_id=task.child_run_id,
     )
@@ -100,7 +105,7 @@ def workflow_run(
     return WorkflowRun(
         id=record.id,
         flow_name=record.flow_name,
-        params=codec.decode(record.params) if params is None else params,
+        params=_decode(record.params, codec) if params is None else params,
         state=record.state,
         start_date=to_datetime(record.started),
         end_date=to_datetime(record.ended),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite(f"{__package__.rpartition('.')[0]}.testing.store_contract")
+pytest.register_assert_rewrite(f"{__name__.rpartition('.__tests__')[0]}.testing.store_contract")
 
 from .. import (  # noqa: E402 - the rewrite has to be registered before the first import
     AsyncFlow,

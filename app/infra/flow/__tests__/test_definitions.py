@@ -402,7 +402,9 @@ def test_a_retry_policy_can_be_changed_afterwards(nightly: FlowDefinition) -> No
 
 def test_a_copy_is_independent_of_what_it_was_made_from(nightly: FlowDefinition) -> None:
     copy = FlowDefinition("copy")
+    assert list(copy.graph()) == []
     copy.copy_from(nightly)
+    assert list(copy.graph()) == ["extract", "load"]
     copy.add_task("report", lambda ctx: 1, depends_on=async_work)
     copy.set_retry("load", RetryPolicy(1))
     nightly.add_task("other", work)
@@ -544,6 +546,15 @@ def test_the_way_to_a_flow_that_is_nowhere_inside_is_none_even_where_flows_are_s
         outer.add_subflow(task_id, inner)
     assert outer.path_to(elsewhere) is None
     assert outer.path_to(outer) == ()
+
+
+def test_flows_shared_by_many_are_looked_into_once_each() -> None:
+    flows = [FlowDefinition(f"f{index}") for index in range(60)]
+    for outer, inner in zip(flows, flows[1:]):  # 2 ** 59 ways down
+        outer.add_subflow("left", inner)
+        outer.add_subflow("right", inner)
+    flows[0].validate()
+    assert flows[0].path_to(FlowDefinition("elsewhere")) is None
 
 
 def test_flows_nested_a_thousand_deep_are_checked_without_recursion() -> None:

@@ -34,7 +34,14 @@ def python(*arguments: str, cwd: Path, source: str | None = None) -> subprocess.
     )
 
 
-PRINTS = ["success 6", "3", "success", "3", "7", "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess"]
+PRINTS = [
+    "success 6",
+    "3",
+    "success",
+    "3",
+    "7",
+    "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
+]
 
 
 @pytest.mark.parametrize(("block", "prints"), [*zip(blocks(README, "python"), PRINTS)])

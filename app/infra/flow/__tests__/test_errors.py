@@ -291,8 +291,14 @@ class BrokenRepr:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [("a\x1b[0m", r"'a\x1b[0m'"), (10**5000, "<int>"), (BrokenRepr(), "<BrokenRepr>"), ("x" * 200, "'" + "x" * 196 + "...")],
-    ids=["control characters", "too many digits", "a broken repr", "long"],
+    [
+        ("a\x1b[0m", r"'a\x1b[0m'"),
+        (10**5000, "<int>"),
+        (BrokenRepr(), "<BrokenRepr>"),
+        ("x" * 198, repr("x" * 198)),
+        ("x" * 199, "'" + "x" * 196 + "..."),
+    ],
+    ids=["control characters", "too many digits", "a broken repr", "just short enough", "long"],
 )
 def test_a_value_is_shown_in_bounded_length_whatever_its_repr_does(value: object, text: str) -> None:
     assert shown(value) == text

@@ -119,7 +119,7 @@ async def test_a_message_with_lone_surrogates_can_be_stored(flow: AsyncFlow, sto
     ("value", "says"),
     [
         (object(), "output is of type object"),
-        ({"rows": [1, 2, {3: object()}]}, "output['rows'][2][3] is of type object"),
+        ({"rows": [1, 2, {3: object()}]}, 'output["rows"][2][3] is of type object'),
         ((number for number in range(3)), "it is a generator"),
         ([{1, 2}, [print]], "output[1][0]"),
     ],

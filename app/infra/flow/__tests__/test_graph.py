@@ -193,6 +193,16 @@ def test_a_chain_of_100_000_is_answered_without_recursion() -> None:
     assert not graph.is_upstream(last, of="t0")
 
 
+def test_a_graph_of_more_paths_than_anybody_could_walk_is_answered_at_once() -> None:
+    # Sixty layers of two tasks, each needing both of the layer above: 2 ** 60 ways from the top to the bottom.
+    layers = [(f"left{index}", f"right{index}") for index in range(60)]
+    upstream = {task_id: above for above, layer in zip([(), *layers], layers) for task_id in layer}
+    graph = Graph({"elsewhere": (), **upstream})
+    assert graph.is_upstream("left0", of="right59")
+    assert not graph.is_upstream("elsewhere", of="right59")
+    assert len(graph.ancestors("left59")) == 118
+
+
 def test_a_cycle_through_100_000_tasks_is_found_without_recursion() -> None:
     upstream = chain(CHAIN_LENGTH)
     upstream["t0"] = (f"t{CHAIN_LENGTH - 1}",)

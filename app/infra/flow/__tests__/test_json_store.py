@@ -285,6 +285,26 @@ def test_a_kill_at_any_stage_of_the_fold(store: JsonStore, folder: Path, monkeyp
         assert found_in(copy)["run"][2] == expected["run"][2]
 
 
+def test_a_fold_while_somebody_reads(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader between whose looks at file and journal another process folds the run, sees the run whole."""
+    store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+    read = json_store._bytes_of
+    folds = [lambda: store.commit(Changes(runs=[ENDED], flush=True))]
+
+    def read_then_fold(path: Path) -> bytes | None:
+        data = read(path)
+        if folds:
+            folds.pop()()
+        return data
+
+    with JsonStore(folder) as reader:
+        reader.list_runs()
+        monkeypatch.setattr(json_store, "_bytes_of", read_then_fold)
+        assert reader.load("run").state is State.SUCCESS
+    assert not folds
+    assert list(files_in(folder)) == ["run.json"]
+
+
 def test_a_kill_between_the_journals_of_one_commit(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed in mid-commit over a tree of runs, an inner run may be ahead of the outer one, never the reverse."""
     parents = {"root": None, "child": "root", "inner": "child"}

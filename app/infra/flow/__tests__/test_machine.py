@@ -256,6 +256,12 @@ def test_what_stands_behind_a_task_that_failed_is_skipped_when_the_run_is_contin
     assert ready(step) == ["other"]
 
 
+def test_the_order_of_definition_does_not_matter_for_what_is_skipped() -> None:
+    given = Given({"c": ("b",), "b": ("a",), "a": ()}, {"a": FAILED}, run_state=RUNNING)
+    assert told(given.begin()) == [RunStarted, TaskSkipped, TaskSkipped, RunFinished]
+    assert given.tasks["c"].reason == "upstream task 'a' failed"
+
+
 def test_a_task_skipped_from_two_sides_is_skipped_once() -> None:
     given = Given(DIAMOND, {"load": SUCCESS, "left": FAILED, "right": FAILED}, run_state=RUNNING)
     step = given.begin()
@@ -510,6 +516,10 @@ def test_an_interrupted_run_puts_back_what_is_in_flight_and_can_begin_again() ->
     assert told(step) == [TaskInterrupted, RunInterrupted]
     assert step.events[-1] == RunInterrupted("nightly", "run-1", NOW + 8)
     assert ready(given.begin()) == ["a", "c"]
+    given.done("a")
+    assert given.run.state is RUNNING
+    given.done("c")
+    assert given.run.state is SUCCESS
 
 
 def test_a_run_that_has_ended_is_not_interrupted_any_more() -> None:
@@ -644,12 +654,14 @@ def test_an_adopted_graph_adds_its_new_tasks_and_closes_those_that_are_gone() ->
     assert set(changed(step)) == {"new", "gone", "cut_off"}
     assert step.changes.runs == [given.run]
     assert told(step) == [TaskSkipped, TaskInterrupted, TaskSkipped]
+    assert ready(given.begin()) == ["new"]
 
 
 def test_a_run_ends_well_after_a_task_that_is_gone_was_closed() -> None:
     given = Given({"a": ()}, {"gone": SCHEDULED})
     given.machine.adopt(Step(), "{}", [], NOW)
     assert ready(given.begin()) == ["a"]
+    assert given.run.state is RUNNING
     given.done("a")
     assert given.run.state is SUCCESS
 

@@ -64,7 +64,12 @@ def test_a_cancelled_run_raises_too() -> None:
 
 @pytest.mark.parametrize(
     ("message", "summary"),
-    [("bad row", "ValueError: bad row"), ("", "ValueError"), ("one\ntwo", "ValueError: one"), ("x" * 900, f"ValueError: {'x' * 485}...")],
+    [
+        ("bad row", "ValueError: bad row"),
+        ("", "ValueError"),
+        ("one\ntwo", "ValueError: one"),
+        ("x" * 900, f"ValueError: {'x' * 485}..."),
+    ],
 )
 def test_a_failures_summary_is_one_line_of_bounded_length(message: str, summary: str) -> None:
     assert Failure("ValueError", message, "").summary == summary
@@ -76,7 +81,7 @@ def test_an_exception_that_cannot_be_told_is_still_a_failure() -> None:
             raise SystemExit
 
         @property
-        def __cause__(self) -> Any:
+        def __cause__(self) -> Any:  # type: ignore[override]
             raise RuntimeError
 
     failure = failure_of(Hostile())

@@ -173,7 +173,7 @@ def test_params_that_are_no_mapping_from_names_are_refused(flow: AsyncFlow, para
 
 
 def test_a_param_that_cannot_be_stored_is_named(flow: AsyncFlow) -> None:
-    with pytest.raises(UnstorableValueError, match=r"params\['connection'\]"):
+    with pytest.raises(UnstorableValueError, match=r'params\["connection"\]'):
         flow.init_run({"ok": 1, "connection": object()})
     assert flow.store.list_runs() == []
 
@@ -186,7 +186,7 @@ async def test_a_param_that_a_task_makes_unstorable_fails_that_task(flow: AsyncF
     done = await run(flow, {"x": 1})
     assert done.params == {"x": 1}
     assert done.tasks["only"].reason is not None
-    assert "params['handle']" in done.tasks["only"].reason
+    assert 'params["handle"]' in done.tasks["only"].reason
 
 
 def test_an_unknown_dependency_is_refused_before_a_run_exists(flow: AsyncFlow) -> None:

@@ -6,6 +6,7 @@ import gc
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -348,6 +349,17 @@ def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
         assert all_at_once([partial(use, store, f"run{index}") for index, store in enumerate(stores)]) == [None] * len(stores)
         with SQLiteStore(path) as store:
             assert sorted(store.list_runs()) == [f"run{index}" for index in range(6)]
+
+
+def test_opening_waits_for_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where SQLite itself does not wait, on making a file a WAL one, the store does, until the other one lets go."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("ROLLBACK"))
+        with SQLiteStore(path, busy_timeout=10) as store:
+            assert not other.in_transaction
+            store.commit(Changes(new_runs=[a_run()]))
+    assert ask(path, "PRAGMA journal_mode") == "wal"
 
 
 def test_a_lock_held_too_long_is_an_error(store: SQLiteStore, path: Path) -> None:

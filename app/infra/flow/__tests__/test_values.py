@@ -9,7 +9,7 @@ import math
 import threading
 from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
@@ -22,7 +22,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 
-from .. import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, ValueCodec
+from .. import DefinitionError, StoredValueError, UnregisteredTypeError, UnregisteredValue, UnstorableValueError, ValueCodec
 from ..codec import MAX_DEPTH, as_json, as_text, clean, join, split
 
 
@@ -272,6 +272,10 @@ def test_plain_data_reads_as_plain_json() -> None:
     assert ValueCodec().encode(value) == '{"rows":[1,2.5,"a",null,true],"ü":{}}'
 
 
+def test_a_value_in_plain_data_is_tagged_where_it_stands_and_nowhere_else(codec: ValueCodec) -> None:
+    assert codec.encode({"a": (1,), "b": [2]}) == '{"a":{"$":"tuple","v":[1]},"b":[2]}'
+
+
 def test_each_reading_makes_a_value_of_its_own(codec: ValueCodec) -> None:
     text = codec.encode({"rows": [1]})
     codec.decode(text)["rows"].append(2)
@@ -328,6 +332,14 @@ class Table(dict[str, int]):
 
 class Number(float):
     pass
+
+
+class OwnTuple(tuple[int, ...]):
+    __slots__ = ()
+
+
+class OwnFields:
+    _fields = ("x",)
 
 
 class OwnZone(tzinfo):
@@ -413,9 +425,9 @@ def test_a_value_that_cannot_be_stored_is_refused_with_its_place_its_type_and_wh
     with pytest.raises(UnstorableValueError) as caught:
         codec.encode({"rows": [0, 1, 2, value]}, "output", "load")
     error = caught.value
-    assert (error.place, error.type_name, error.task_id) == ("output['rows'][3]", type_name, "load")
+    assert (error.place, error.type_name, error.task_id) == ('output["rows"][3]', type_name, "load")
     assert advice in error.problem
-    assert str(error).startswith(f"Task 'load': output['rows'][3] is of type {type_name}, which cannot be stored: ")
+    assert str(error).startswith(f"Task 'load': output[\"rows\"][3] is of type {type_name}, which cannot be stored: ")
 
 
 def test_a_coroutine_is_refused_with_the_await_that_was_forgotten(codec: ValueCodec) -> None:
@@ -431,7 +443,7 @@ def test_a_coroutine_is_refused_with_the_await_that_was_forgotten(codec: ValueCo
         (lambda bad: bad, "output"),
         (lambda bad: [bad], "output[0]"),
         (lambda bad: (1, (bad,)), "output[1][0]"),
-        (lambda bad: {"a": {2: bad}}, "output['a'][2]"),
+        (lambda bad: {"a": {2: bad}}, 'output["a"][2]'),
         (lambda bad: {"it's": bad}, 'output["it\'s"]'),
         (lambda bad: {bad: 1}, "output.key(bad)"),
         (lambda bad: {(1, bad): 1}, "output.key((1, bad))[1]"),
@@ -439,7 +451,7 @@ def test_a_coroutine_is_refused_with_the_await_that_was_forgotten(codec: ValueCo
         (lambda bad: Row(1, bad), "output.tags"),
         (lambda bad: Frozen("k", Row(bad)), "output.row.id"),
         (lambda bad: Point(1, [bad]), "output.y[0]"),
-        (lambda bad: {"$": bad}, "output['$']"),
+        (lambda bad: {"$": bad}, 'output["$"]'),
         (lambda bad: {"\ud83d\ude00": [bad]}, "output['\\ud83d\\ude00'][0]"),
     ],
 )
@@ -460,6 +472,34 @@ def test_a_place_stays_short_and_makable_whatever_the_keys_are(codec: ValueCodec
         codec.encode({"x" * 10_000: [{10**5000: {BrokenRepr()}}]}, "output")
     assert caught.value.place.endswith("x...][0][<int>]{<BrokenRepr>}")
     assert len(caught.value.place) < 250
+
+
+def test_a_class_that_is_not_registered_has_a_stand_in_where_one_only_looks(codec: ValueCodec) -> None:
+    text = codec.encode({"rows": [Row(1, ["a"]), Point(1, 2), Color.RED]}, "output")
+    elsewhere = ValueCodec()
+    with pytest.raises(UnregisteredTypeError):
+        elsewhere.decode(text)
+    looked_at = elsewhere.decode(text, strict=False)
+    assert [type(item) for item in looked_at["rows"]] == [UnregisteredValue] * 3
+    assert looked_at["rows"][0] == UnregisteredValue("Row", {"id": 1, "tags": ["a"]})
+    assert hash(looked_at["rows"][0]) == hash(UnregisteredValue("Row", {}))
+    assert elsewhere.encode(looked_at, "output") == text, "writing it down again loses nothing"
+
+
+def test_a_class_that_has_gained_a_field_reads_its_old_values_with_the_default() -> None:
+    def codec_of(*extra: Any) -> tuple[Any, ValueCodec]:
+        kind = make_dataclass("Grown", [("a", int), *extra])
+        kind.__qualname__ = "Grown"
+        return kind, ValueCodec((kind,))
+
+    old, old_codec = codec_of()
+    text = old_codec.encode(old(1))
+    new, new_codec = codec_of(("b", int, field(default=7)), ("c", list, field(default_factory=list)))
+    assert new_codec.decode(text) == new(1, 7, [])
+    _, strict_codec = codec_of(("b", int))
+    with pytest.raises(StoredValueError, match="give that field a default"):
+        strict_codec.decode(text)
+    assert old_codec.decode(new_codec.encode(new(2))) == old(2), "a field that the class has lost is left out"
 
 
 def test_an_enum_whose_value_cannot_be_stored_is_refused_at_its_value() -> None:
@@ -493,7 +533,7 @@ def circular_row() -> Any:
 def test_a_value_that_contains_itself_is_refused_at_the_place_where_it_closes(codec: ValueCodec, make: Callable[[], Any]) -> None:
     with pytest.raises(UnstorableValueError, match="it contains itself") as caught:
         codec.encode(make(), "output")
-    assert caught.value.place in ("output[1]['again']", "output['again'][0]", "output.tags[0]")
+    assert caught.value.place in ('output[1]["again"]', 'output["again"][0]', "output.tags[0]")
 
 
 def nest(wrap: Callable[[Any], Any], times: int) -> Any:
@@ -519,6 +559,16 @@ def test_a_hundred_levels_can_be_stored_and_read_and_one_more_is_refused(codec: 
     assert codec.decode(codec.encode(deepest)) == deepest
     with pytest.raises(UnstorableValueError, match=f"more than {MAX_DEPTH} levels deep"):
         codec.encode(nest(wrap, MAX_DEPTH), "output")
+
+
+@pytest.mark.parametrize("wrap", [WRAPS["lists"], WRAPS["dicts"]])
+def test_plain_json_may_be_just_as_deep(codec: ValueCodec, wrap: Callable[[Any], Any]) -> None:
+    deepest = wrap(1)
+    for _ in range(MAX_DEPTH - 1):
+        deepest = wrap(deepest)
+    assert codec.decode(codec.encode(deepest)) == deepest
+    with pytest.raises(UnstorableValueError, match=f"more than {MAX_DEPTH} levels deep"):
+        codec.encode(wrap(deepest))
 
 
 def test_plain_lists_nested_without_end_are_refused_and_not_a_crash(codec: ValueCodec) -> None:
@@ -567,7 +617,9 @@ class Failed(Exception):
     x: int = 0
 
 
-@pytest.mark.parametrize("kind", [int, str, dict, Opaque, Text, 5, "Row", Row(1), None, list[int]], ids=str)
+@pytest.mark.parametrize(
+    "kind", [int, str, dict, tuple, Opaque, Text, OwnTuple, OwnFields, 5, "Row", Row(1), None, list[int]], ids=str
+)
 def test_only_dataclasses_enums_and_named_tuples_can_be_registered(kind: Any) -> None:
     with pytest.raises(DefinitionError, match="only dataclasses, enums and named tuples"):
         ValueCodec().register(kind)

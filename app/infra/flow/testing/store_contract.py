@@ -23,13 +23,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ..codec import UnregisteredValue
 from ..errors import (
     RunExistsError,
     RunNotFoundError,
     StoreClosedError,
     StoreError,
     UnknownTaskError,
-    UnregisteredTypeError,
     UnstorableValueError,
 )
 from ..models import AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
@@ -228,7 +228,15 @@ def full(store: Store, run_id: str, state: ExecutionState) -> Changes:
 def snapshot(store: Store) -> dict[str, Any]:
     """All that the store holds, as records: two of them are equal exactly if nothing was written in between."""
     order = [run.id for run in store.read_runs()]
-    runs = {run_id: (store.read_run(run_id), store.read_tasks(run_id), store.read_attempts(run_id)) for run_id in order}
+    # Copies of our own: a store that handed out its very records would change ours with its own.
+    runs = {
+        run_id: (
+            replace(store.read_run(run_id)),
+            [replace(task) for task in store.read_tasks(run_id)],
+            [replace(attempt) for attempt in store.read_attempts(run_id)],
+        )
+        for run_id in order
+    }
     return {"order": order, **runs}
 
 
@@ -1054,7 +1062,7 @@ class StoreContract(ABC):
         store.close()
 
     def test_registered_types(self, tmp_path: Path) -> None:
-        """Dataclasses, enums and named tuples come back as themselves once registered, and only then."""
+        """Dataclasses, enums and named tuples come back as themselves once registered; before, stand-ins do, which lose nothing."""
         store = self.make_store(tmp_path)
         value = [Money(3, "EUR"), Colour.RED, Point(1, 2)]
         run = WorkflowRun("run", "nightly", {"value": value}, tasks={"task": TaskInstance("task", output_json=value)})
@@ -1069,9 +1077,9 @@ class StoreContract(ABC):
         store.close()
         if self.persistent:
             store = self.make_store(tmp_path)
-            with Raises(UnregisteredTypeError):
-                store.load("run")
-            assert store.read_run("run").flow_name == "nightly"
+            looked_at = store.load("run").params["value"]
+            assert [type(item) for item in looked_at] == [UnregisteredValue] * 3
+            store.save(store.load("run"))
             store.register(Money, Colour, Point)
             assert store.load("run") == run
             store.close()

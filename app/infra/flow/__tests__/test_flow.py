@@ -1,0 +1,150 @@
+"""The shell's own corners: races for a run id, the system's clock, windows to look through."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from .. import AsyncFlow, Changes, Context, FlowBuilder, MemoryStore, RunExistsError, SystemClock
+from ..executors import CoroutineExecutor, ThreadExecutor
+from ..runner import Inbox
+from .conftest import fails, returns, run
+
+
+class RacedStore(MemoryStore):
+    """Another process makes the run between the look and the commit."""
+
+    def __init__(self, flow_name: str) -> None:
+        super().__init__()
+        self.rival: str | None = flow_name
+
+    def commit(self, changes: Changes) -> None:
+        if self.rival and changes.new_runs:
+            rival, self.rival = self.rival, None
+            AsyncFlow(rival, self).add_task_definition("only", returns("theirs")).init_run(
+                {"by": "rival"}, run_id=changes.new_runs[0].id
+            )
+        super().commit(changes)
+
+
+def test_who_loses_the_race_for_a_run_id_gets_the_run_that_won() -> None:
+    flow = AsyncFlow("flow", RacedStore("flow")).add_task_definition("only", returns("mine"))
+    assert flow.init_run({"by": "me"}, run_id="nightly") == "nightly"
+    assert flow.store.load("nightly").params == {"by": "rival"}
+
+
+def test_who_loses_it_to_another_flow_is_told() -> None:
+    flow = AsyncFlow("flow", RacedStore("other")).add_task_definition("only", returns("mine"))
+    with pytest.raises(RunExistsError, match="belongs to flow 'other'"):
+        flow.init_run(run_id="nightly")
+
+
+def test_ids_that_the_flow_makes_are_never_shared() -> None:
+    flow = AsyncFlow("flow", make_id=lambda: "always the same")
+    flow.init_run()
+    with pytest.raises(RunExistsError):
+        flow.init_run()
+
+
+def test_a_run_can_be_shown_under_another() -> None:
+    flow = AsyncFlow("flow")
+    outer = flow.init_run()
+    inner = flow.init_run(None, outer, "by_hand")
+    assert flow.store.list_children(outer) == [inner]
+    assert (flow.store.load(inner).parent_run_id, flow.store.load(inner).parent_task_id) == (outer, "by_hand")
+
+
+async def test_the_system_clock_tells_the_time_and_sleeps() -> None:
+    clock = SystemClock()
+    assert abs(clock.now() / 1e6 - time.time()) < 60
+    before = clock.monotonic()
+    await clock.sleep(0.01)
+    assert clock.monotonic() - before >= 0.009
+
+
+async def test_real_time_retries_work_too() -> None:
+    flow = AsyncFlow("flow").add_task_definition("only", fails(), max_retries=2, retry_delay=0.01)
+    began = time.monotonic()
+    assert (await asyncio.wait_for(run(flow), 30)).tasks["only"].try_number == 2
+    assert time.monotonic() - began >= 0.02
+
+
+async def test_the_loop_stays_alive_while_many_tasks_become_ready_at_once(flow: AsyncFlow) -> None:
+    """1,000 tasks are not started in one go: other coroutines get their turn in between."""
+    turns = 0
+    turns_when_done: list[int] = []
+
+    async def ticks() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def task(ctx: Context) -> None:
+        turns_when_done.append(turns)
+
+    for number in range(1000):
+        flow.add_task_definition(f"t{number}", task)
+    ticker = asyncio.create_task(ticks())
+    await run(flow)
+    ticker.cancel()
+    assert len(set(turns_when_done)) >= 4
+
+
+async def test_every_part_shows_itself() -> None:
+    seen: dict[str, str] = {}
+    flow = AsyncFlow("flow")
+
+    @flow.task
+    async def only(ctx: Context) -> None:
+        (drive,) = flow._drives._drives.values()
+        seen["drive"] = repr(drive)
+        seen["names"] = ",".join(sorted(task.get_name() for task in asyncio.all_tasks()))
+
+    done = await run(flow)
+    assert seen["drive"] == f"<Drive of run {done.id!r}, 1 waiting, under way>"
+    assert f"night-batch run {done.id}" in seen["names"]
+    assert "flow.only" in seen["names"]
+    assert repr(flow) == "<AsyncFlow 'flow', 1 tasks, MemoryStore(<1 runs>)>"
+    assert repr(FlowBuilder("flow")).startswith("<FlowBuilder of <AsyncFlow 'flow', 0 tasks")
+    assert repr(CoroutineExecutor(print)) == "<CoroutineExecutor, 0 under way>"
+    assert repr(ThreadExecutor(print)) == "<ThreadExecutor, 0 under way in 0 threads>"
+
+
+async def test_the_inbox_wakes_its_reader_once_for_a_burst() -> None:
+    inbox, woken = Inbox(), 0
+    outcomes: list[Any] = [object(), object(), object()]
+
+    async def read() -> list[Any]:
+        nonlocal woken
+        await inbox.wait()
+        woken += 1
+        return list(inbox.take())
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0)
+
+    def deliver() -> None:
+        for outcome in outcomes:
+            inbox.deliver(outcome)
+
+    thread = threading.Thread(target=deliver)
+    thread.start()
+    thread.join()  # the loop stands still meanwhile, so the whole burst is there when it turns
+    assert (await reader, woken) == (outcomes, 1)
+
+
+def test_an_outcome_that_comes_after_the_loop_closed_is_dropped() -> None:
+    async def make() -> Inbox:
+        return Inbox()
+
+    inbox = asyncio.run(make())
+    other: Any = object()
+    thread = threading.Thread(target=inbox.deliver, args=(other,))
+    thread.start()
+    thread.join(10)
+    assert list(inbox.take()) == []
