@@ -2,13 +2,12 @@
 
 import importlib
 import importlib.resources
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 name = sys.argv[1]
-sys.path.insert(0, os.getcwd())  # as for a script of one's own in this folder
+sys.path.insert(0, str(Path.cwd()))  # as for a script of one's own in this folder
 engine = importlib.import_module(name)
 assert Path(str(engine.__file__)).resolve().is_relative_to(Path.cwd().resolve()), engine.__file__
 assert "app" not in sys.modules, "it reached into the checkout"
@@ -16,7 +15,7 @@ assert (importlib.resources.files(name) / "py.typed").is_file()
 
 with tempfile.TemporaryDirectory() as folder:
     for store in (engine.SQLiteStore(Path(folder) / "runs.db"), engine.JsonStore(Path(folder) / "runs"), engine.MemoryStore()):
-        broken = True
+        service = {"broken": True}
         child = engine.AsyncFlow("child").add_task_definition("double", lambda ctx: ctx.params["extract"] * 2)
         flow = engine.AsyncFlow("flow", store)
 
@@ -27,14 +26,14 @@ with tempfile.TemporaryDirectory() as folder:
         flow.add_subflow_definition("sub", child, dependencies=[extract])
 
         @flow.task(depends_on=["sub"])
-        def load(ctx):
-            if broken:
+        def load(ctx, service=service):
+            if service["broken"]:
                 raise RuntimeError("not yet")
             return ctx.pull_output("sub")
 
         first = flow.run(run_id="nightly")
         assert first.state == "failed", first
-        broken = False
+        service["broken"] = False
         flow.manual_retry("nightly", "load")
         done = flow.run(run_id="nightly")
         assert done.raise_for_failure().tasks["load"].output_json == (1, 2, 1, 2), done

@@ -1062,7 +1062,7 @@ class StoreContract(ABC):
         store.close()
 
     def test_registered_types(self, tmp_path: Path) -> None:
-        """Dataclasses, enums and named tuples come back as themselves once registered; before, stand-ins do, which lose nothing."""
+        """Dataclasses, enums and named tuples come back as themselves once registered; before that, as stand-ins."""
         store = self.make_store(tmp_path)
         value = [Money(3, "EUR"), Colour.RED, Point(1, 2)]
         run = WorkflowRun("run", "nightly", {"value": value}, tasks={"task": TaskInstance("task", output_json=value)})
