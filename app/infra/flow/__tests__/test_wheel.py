@@ -1,4 +1,4 @@
-"""The wheel: the engine's folder under the name night_batch, complete, without the tests, and of use from outside the checkout."""
+"""The wheel: the engine's folder under the name night_batch, without its tests, and of use from outside the checkout."""
 
 from __future__ import annotations
 
