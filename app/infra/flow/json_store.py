@@ -110,9 +110,6 @@ class JsonStore(BaseStore):
     def _path(self, run_id: str, suffix: str) -> Path:
         return self.folder / (file_stem(run_id) + suffix)
 
-    def _now(self) -> int:
-        return time.time_ns() // 1000
-
     # --- writing ---
 
     def commit(self, changes: Changes) -> None:

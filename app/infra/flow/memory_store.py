@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from copy import copy
 from dataclasses import dataclass, field
 
@@ -45,9 +44,6 @@ class MemoryStore(BaseStore):
     def close(self) -> None:
         """See `Store.close`. The runs stay for as long as the object does."""
         self._closed = True
-
-    def _now(self) -> int:
-        return time.time_ns() // 1000
 
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""

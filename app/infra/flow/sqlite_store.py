@@ -224,9 +224,6 @@ class SQLiteStore(BaseStore):
 
     # --- writing ---
 
-    def _now(self) -> int:
-        return time.time_ns() // 1000
-
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
         with self._writing:

@@ -6,6 +6,7 @@ it. Must not know flows, the machine or executors.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -233,7 +234,7 @@ class BaseStore(ABC):
             flow_name=run.flow_name,
             params=self._codec.encode(run.params, "params"),
             graph=known.graph if known else "",
-            created=known.created if known else self._now(),
+            created=known.created if known else time.time_ns() // 1000,
             state=run.state,
             started=to_moment(run.start_date),
             ended=to_moment(run.end_date),
@@ -249,10 +250,6 @@ class BaseStore(ABC):
             changes.tasks.append(self._record(task, run.id, old, following))
             following += old is None
         self.commit(changes)
-
-    @abstractmethod
-    def _now(self) -> int:
-        """The time, in microseconds since 1970 UTC, for runs that are saved from outside the engine."""
 
     def _record(self, task: TaskInstance, run_id: str, old: TaskRecord | None, position: int) -> TaskRecord:
         record = task_record(task, run_id, old.position if old else position, self._codec)
