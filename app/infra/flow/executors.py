@@ -23,8 +23,8 @@ MAX_THREADS = 64
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
-    """One call of a task's function that is to be made."""
+class Call:
+    """An attempt that is to be made: a task's function, and the context to call it with."""
 
     key: Any
     """Whose attempt it is: the caller's own; handed back with the outcome."""
@@ -36,15 +36,14 @@ class Attempt:
 
 @dataclass(slots=True)
 class Outcome:
-    """How an attempt ended, as a value: succeeded, failed (`failure` is set) or cut off (`cancelled` is set)."""
+    """How an attempt ended, as a value: it succeeded, failed (`failure` is set) or was cut off (`interrupted` is set)."""
 
-    attempt: Attempt
+    call: Call
     output: str | None = None
     params: dict[str, str | None] = field(default_factory=dict)
     logs: str | None = None
     failure: Failure | None = None
-    cancelled: bool = False
-    """It ended in CancelledError; whether anybody asked for that is the caller's knowledge, who has `failure` too."""
+    interrupted: bool = False
 
 
 Deliver = Callable[[Outcome], None]
@@ -58,7 +57,7 @@ class Executor(Protocol):
         """How many attempts it runs at once; None is any number. The engine starts no more than these."""
         ...
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, call: Call) -> None:
         """Begin an attempt and return at once; its outcome is delivered later, once, from any thread."""
         ...
 
@@ -92,21 +91,20 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(clean(type_name), clean(message), clean(text))
 
 
-def _returned(attempt: Attempt, value: Any) -> Outcome:
+def _returned(call: Call, value: Any) -> Outcome:
     """The outcome of an attempt whose function returned. Writing the value down belongs to it: what cannot be stored fails it."""
-    context = attempt.context
+    context = call.context
     try:
-        return Outcome(attempt, context.output_text(value), context.changed_params(), context.logs_text())
+        return Outcome(call, context.output_text(value), context.changed_params(), context.logs_text())
     except BaseException as error:
-        return _raised(attempt, error)
+        return _raised(call, error)
 
 
-def _raised(attempt: Attempt, error: BaseException) -> Outcome:
+def _raised(call: Call, error: BaseException) -> Outcome:
     return Outcome(
-        attempt,
-        logs=attempt.context.logs_text(),
+        call,
+        logs=call.context.logs_text(),
         failure=failure_of(error),
-        cancelled=isinstance(error, asyncio.CancelledError),
     )
 
 
@@ -126,21 +124,21 @@ class CoroutineExecutor:
     def __repr__(self) -> str:
         return f"<CoroutineExecutor, {len(self._tasks)} under way>"
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, call: Call) -> None:
         """See `Executor.start`."""
-        task = asyncio.get_running_loop().create_task(self._run(attempt), name=attempt.name)
+        task = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 
-    async def _run(self, attempt: Attempt) -> None:
+    async def _run(self, call: Call) -> None:
         try:
-            outcome = _returned(attempt, await attempt.function(attempt.context))
-        except KeyboardInterrupt as error:
+            outcome = _returned(call, await call.function(call.context))
+        except KeyboardInterrupt:
             # On the loop's thread this is Ctrl-C: it must stop the program, not become one task's failure.
-            self._deliver(Outcome(attempt, failure=failure_of(error), cancelled=True))
+            self._deliver(Outcome(call, interrupted=True))
             raise
         except BaseException as error:
-            outcome = _raised(attempt, error)
+            outcome = _raised(call, error)
         self._deliver(outcome)
 
     def cancel(self) -> None:
@@ -172,7 +170,7 @@ class ThreadExecutor:
     def __init__(self, deliver: Deliver, max_threads: int = MAX_THREADS) -> None:
         self.capacity = max_threads
         self._deliver = deliver
-        self._queue: SimpleQueue[tuple[contextvars.Context, Attempt] | None] = SimpleQueue()
+        self._queue: SimpleQueue[tuple[contextvars.Context, Call] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
@@ -180,32 +178,32 @@ class ThreadExecutor:
     def __repr__(self) -> str:
         return f"<ThreadExecutor, {self._busy} under way in {self._threads} threads>"
 
-    def start(self, attempt: Attempt) -> None:
+    def start(self, call: Call) -> None:
         """See `Executor.start`. The function sees the caller's context variables, as it would under asyncio.to_thread."""
         with self._lock:
             self._busy += 1
             grow = self._busy > self._threads and self._threads < self.capacity
             self._threads += grow
             number = self._threads
-        self._queue.put((contextvars.copy_context(), attempt))
+        self._queue.put((contextvars.copy_context(), call))
         if grow:
             threading.Thread(target=self._work, name=f"night-batch-{number}", daemon=True).start()
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
-            variables, attempt = job
-            outcome = variables.run(self._run, attempt)
+            variables, call = job
+            outcome = variables.run(self._run, call)
             with self._lock:
                 self._busy -= 1
             self._deliver(outcome)
-            del job, variables, attempt, outcome  # lest an idle thread keep the last result alive
+            del job, variables, call, outcome  # lest an idle thread keep the last result alive
 
     @staticmethod
-    def _run(attempt: Attempt) -> Outcome:
+    def _run(call: Call) -> Outcome:
         try:
-            return _returned(attempt, attempt.function(attempt.context))
+            return _returned(call, call.function(call.context))
         except BaseException as error:
-            return _raised(attempt, error)
+            return _raised(call, error)
 
     def cancel(self) -> None:
         """See `Executor.cancel`. A thread cannot be made to end."""

@@ -214,10 +214,10 @@ class RunMachine:
         self._skip_downstream(step, record, now)
         self._finish_if_done(step, now)
 
-    def interrupted(self, step: Step, record: TaskRecord, now: int) -> None:
+    def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
         """The running attempt was cut off. It uses up no retry."""
         self._end_attempt(step, record, SCHEDULED)
-        record.ended = now
+        record.ended, record.logs = now, logs
         record.reason = "interrupted before it ended"
         self._archive(step, record, AttemptResult.INTERRUPTED)
         record.interruptions += 1

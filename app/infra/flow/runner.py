@@ -17,7 +17,7 @@ from .clock import Clock
 from .codec import join
 from .context import Context
 from .event_manager import EventManager
-from .executors import Attempt, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
+from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
 from .live_run import LiveRun, new_run
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType
@@ -25,7 +25,7 @@ from .records import TaskRecord
 from .store import Store
 
 MOST_STARTS = 256
-"""Attempts started in one turn at the most, so that 100,000 ready tasks do not hold up the event loop."""
+"""Tasks started in one turn at the most, so that 100,000 ready tasks do not hold up the event loop."""
 
 GRACE = 5.0
 """Seconds that cancelled coroutines get to clean up, before a cancelled run goes on without them."""
@@ -125,7 +125,7 @@ class Runner:
         self._delays = 0
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_due: float | None = None
-        self._under_way: dict[Attempt, tuple[_Lane, float]] = {}
+        self._under_way: dict[Call, tuple[_Lane, float]] = {}
 
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {len(self._under_way)} attempts under way, {len(self._ready)} ready>"
@@ -146,11 +146,11 @@ class Runner:
         root.machine.begin(step, self._clock.now())
         try:
             while True:
-                attempts = self._advance(step)
+                calls = self._advance(step)
                 step.changes.flush = root.run.state is not ExecutionState.RUNNING
                 self._commit(step)
-                for attempt in attempts:
-                    self._under_way[attempt][0].executor.start(attempt)
+                for call in calls:
+                    self._under_way[call][0].executor.start(call)
                 if root.run.state is not ExecutionState.RUNNING:
                     return
                 self._set_alarm()
@@ -173,43 +173,46 @@ class Runner:
 
     # --- deciding ---
 
-    def _settle(self, step: Step, outcomes: Iterable[Outcome]) -> None:
-        """What the outcomes of attempts mean for their tasks."""
+    def _settle(self, step: Step, outcomes: Iterable[Outcome], stopping: bool = False) -> None:
+        """What the outcomes of attempts mean for their tasks. One that failed because it was told to stop was interrupted."""
         for outcome in outcomes:
-            known = self._under_way.pop(outcome.attempt, None)
+            known = self._under_way.pop(outcome.call, None)
             if known is None:  # late: its run went on without it
                 continue
             lane, started = known
             lane.busy -= 1
-            live, record = outcome.attempt.key
+            live, record = outcome.call.key
             assert record.started is not None
             # By the monotonic clock: the wall clock may have been set in between.
             ended = record.started + round((self._clock.monotonic() - started) * 1e6)
-            if outcome.failure is None:
+            if outcome.interrupted or (stopping and outcome.failure is not None):
+                live.machine.interrupted(step, record, ended, outcome.logs)
+                step.ready.append((live.machine, record))
+            elif outcome.failure is None:
                 if outcome.params:
                     live.apply_params(step, outcome.params)
                 live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
             else:
                 live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
 
-    def _advance(self, step: Step) -> list[Attempt]:
-        """Carry on from what the step made ready or finished, until no more can start; return the attempts to start."""
-        attempts: list[Attempt] = []
+    def _advance(self, step: Step) -> list[Call]:
+        """Carry on from what the step made ready or finished, until no more can start; return the calls to make."""
+        calls: list[Call] = []
         now, monotonic = self._clock.now(), self._clock.monotonic()
-        while True:
+        for _ in range(MOST_STARTS):
             self._absorb(step, now, monotonic)
             following = self._next()
             if following is None:
-                return attempts
+                return calls
             live, record = following
             live.machine.start(step, record, now)
             if record.type is TaskType.FLOW:
                 self._start_subflow(step, live, record, now)
-                continue
-            attempts.append(self._attempt(live, record, monotonic))
-            if len(attempts) >= MOST_STARTS:
-                self._inbox.wake()  # there may be more: come back in the next turn
-                return attempts
+            else:
+                calls.append(self._call(live, record, monotonic))
+        self._absorb(step, now, monotonic)
+        self._inbox.wake()  # there may be more: come back in the next turn
+        return calls
 
     def _absorb(self, step: Step, now: int, monotonic: float) -> None:
         """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
@@ -249,14 +252,14 @@ class Runner:
     def _lane(self, live: LiveRun, record: TaskRecord) -> _Lane:
         return self._loop_lane if live.definition.tasks[record.task_id].is_async else self._thread_lane
 
-    def _attempt(self, live: LiveRun, record: TaskRecord, monotonic: float) -> Attempt:
+    def _call(self, live: LiveRun, record: TaskRecord, monotonic: float) -> Call:
         function = live.definition.tasks[record.task_id].function
         assert function is not None
-        attempt = Attempt((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+        call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
         lane = self._lane(live, record)
         lane.busy += 1
-        self._under_way[attempt] = (lane, monotonic)
-        return attempt
+        self._under_way[call] = (lane, monotonic)
+        return call
 
     # --- subflows ---
 
@@ -318,7 +321,7 @@ class Runner:
         step = Step()
         self._settle(step, self._inbox.take())
         await self._cancel_attempts()
-        self._settle(step, [outcome for outcome in self._inbox.take() if outcome.failure is None])
+        self._settle(step, self._inbox.take(), stopping=True)
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)

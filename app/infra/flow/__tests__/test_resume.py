@@ -245,6 +245,7 @@ async def test_a_task_that_fails_while_it_is_cancelled_was_interrupted(flow: Asy
 
     @flow.task
     async def clumsy(ctx: Context) -> None:
+        ctx.log("half way")
         began.set()
         try:
             await asyncio.Event().wait()
@@ -256,6 +257,8 @@ async def test_a_task_that_fails_while_it_is_cancelled_was_interrupted(flow: Asy
     with pytest.raises(asyncio.CancelledError):
         await running
     assert states_of(flow.store.load(run_id)) == {"clumsy": "scheduled"}
+    (attempt,) = flow.store.list_attempts(run_id)
+    assert (attempt.result, [entry.message for entry in attempt.logs]) == ("interrupted", ["half way"])
 
 
 async def test_a_second_cancellation_does_not_wait_for_a_task_that_will_not_end(store: Store) -> None:
@@ -501,6 +504,36 @@ def test_a_process_that_is_stopped_is_continued_by_the_next(kind: str, number: i
         output, errors = second.communicate(timeout=30)
     assert (second.returncode, output) == (0, "success (1, 2, 3)\n"), errors
     assert (tmp_path / "state.effects").read_text().split() == ["extract", "slow", "slow", "load"]
+
+
+INTERRUPTED = """
+import asyncio, sys
+from {package} import AsyncFlow, SQLiteStore
+
+flow = AsyncFlow("script", SQLiteStore(sys.argv[1]))
+
+@flow.task(max_retries=5)
+async def only(ctx):
+    raise KeyboardInterrupt
+
+asyncio.run(flow.run_until_complete(flow.init_run(run_id="nightly")))
+"""
+
+
+def test_ctrl_c_inside_a_coroutine_stops_the_program_and_leaves_the_run_to_be_continued(tmp_path: Path) -> None:
+    """Under a plain asyncio.run of Python 3.10, that is where Ctrl-C strikes."""
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(package=PACKAGE), str(tmp_path / "state")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt")
+    with SQLiteStore(tmp_path / "state") as store:
+        assert store.load("nightly").state == "scheduled"
+        assert [attempt.result.value for attempt in store.list_attempts("nightly")] == ["interrupted"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
