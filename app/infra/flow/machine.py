@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from . import events as told
 from .errors import IllegalTransitionError
@@ -61,6 +62,28 @@ _TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
 _RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
 
 
+class Verdict(Enum):
+    """What a waiting task's upstreams decide for it."""
+
+    WAIT = auto()
+    RUN = auto()
+    SKIP = auto()
+
+
+def decide(pending: int, unsuccessful: bool) -> Verdict:
+    """The rule by which a task starts: all its upstreams must succeed.
+
+    Asked anew each time one of them ends, so that it can decide before all have.
+
+    Args:
+        pending: how many upstreams have not ended.
+        unsuccessful: whether one ended without success.
+    """
+    if unsuccessful:
+        return Verdict.SKIP
+    return Verdict.WAIT if pending else Verdict.RUN
+
+
 @dataclass(slots=True)
 class Step:
     """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order."""
@@ -94,7 +117,8 @@ class RunMachine:
         self.run = run
         self.tasks = {record.task_id: record for record in tasks}
         self._policies = policies
-        self._unmet: dict[str, int] = {}
+        self._pending: dict[str, int] = {}
+        """Of each task that waits: how many of its upstreams have not ended."""
         self._open = 0
         """How many tasks of the graph have not ended."""
 
@@ -127,26 +151,43 @@ class RunMachine:
         self._open = 0
         for task_id in self.graph:
             record = self.tasks[task_id]
-            if record.state in TERMINAL_STATES:
-                continue
-            self._open += 1
-            upstream = self.graph.upstream(task_id)
-            self._unmet[task_id] = sum(self.tasks[other].state is not SUCCESS for other in upstream)
+            if record.state not in TERMINAL_STATES:
+                self._open += 1
+                upstream = self.graph.upstream(task_id)
+                self._pending[task_id] = sum(self.tasks[other].state not in TERMINAL_STATES for other in upstream)
 
     def _consider(self, step: Step, record: TaskRecord, now: int) -> None:
-        """What a waiting task's upstreams, as they stand, decide for it. Used once at the start; later it is counted."""
-        for other in self.graph.upstream(record.task_id):
-            blocker = self.tasks[other]
-            if blocker.state in TERMINAL_STATES and blocker.state is not SUCCESS:
-                self._skip(step, record, _why_skipped(blocker), now)
-                return
-        if self._unmet[record.task_id] == 0:
+        """What a waiting task's upstreams, as they stand, decide for it. For the beginning: later, each end is told."""
+        upstream = (self.tasks[task_id] for task_id in self.graph.upstream(record.task_id))
+        blocker = next((other for other in upstream if other.state in TERMINAL_STATES and other.state is not SUCCESS), None)
+        verdict = decide(self._pending[record.task_id], blocker is not None)
+        if blocker is not None and verdict is Verdict.SKIP:
+            self._skip(step, record, blocker, now)
+            self._tell_downstream(step, record, now)
+        elif verdict is Verdict.RUN:
             if record.due is not None and record.due > now:
                 # A wall clock that was set back must not stretch the wait beyond the task's own delay.
                 delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)
                 step.delayed.append((self, record, delay))
             else:
                 step.ready.append((self, record))
+
+    def _tell_downstream(self, step: Step, ended: TaskRecord, now: int) -> None:
+        """What the end of a task decides for those that wait for it, and, where one is skipped, for those behind it."""
+        news = [ended]
+        for record in news:  # grows while it is walked
+            unsuccessful = record.state is not SUCCESS
+            for task_id in self.graph.downstream(record.task_id):
+                follower = self.tasks[task_id]
+                if follower.state is not SCHEDULED:
+                    continue
+                self._pending[task_id] -= 1
+                verdict = decide(self._pending[task_id], unsuccessful)
+                if verdict is Verdict.RUN:
+                    step.ready.append((self, follower))
+                elif verdict is Verdict.SKIP:
+                    self._skip(step, follower, record, now)
+                    news.append(follower)
 
     def _finish_if_done(self, step: Step, now: int) -> None:
         if self._open == 0 and self.run.state is RUNNING:
@@ -183,15 +224,8 @@ class RunMachine:
         record.ended, record.output, record.logs = now, output, logs
         step.events.append(told.TaskSucceeded(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
         self._open -= 1
-        unmet = self._unmet
-        for task_id in self.graph.downstream(record.task_id):
-            if task_id in unmet:
-                unmet[task_id] -= 1
-                follower = self.tasks[task_id]
-                if unmet[task_id] == 0 and follower.state is SCHEDULED:
-                    step.ready.append((self, follower))
-        if self._open == 0:
-            self._finish_if_done(step, now)
+        self._tell_downstream(step, record, now)
+        self._finish_if_done(step, now)
 
     def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:
         """The running attempt failed: another one is scheduled, or the task has failed and what is downstream is skipped."""
@@ -211,7 +245,7 @@ class RunMachine:
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
         self._open -= 1
-        self._skip_downstream(step, record, now)
+        self._tell_downstream(step, record, now)
         self._finish_if_done(step, now)
 
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
@@ -223,19 +257,13 @@ class RunMachine:
         record.interruptions += 1
         step.events.append(told.TaskInterrupted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
 
-    def _skip_downstream(self, step: Step, blocker: TaskRecord, now: int) -> None:
-        why = _why_skipped(blocker)
-        waiting = [blocker.task_id]
-        for task_id in waiting:  # grows while it is walked
-            for follower in self.graph.downstream(task_id):
-                record = self.tasks[follower]
-                if record.state is SCHEDULED:
-                    self._mark_skipped(step, record, why, now)
-                    waiting.append(follower)
-
-    def _skip(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
+    def _skip(self, step: Step, record: TaskRecord, blocker: TaskRecord, now: int) -> None:
+        if blocker.state is FAILED:
+            why = f"upstream task {blocker.task_id!r} failed"
+        else:
+            # A task that was skipped passes on why: the one that failed is what a reader needs, however far up it stands.
+            why = blocker.reason or f"upstream task {blocker.task_id!r} did not succeed ({blocker.state})"
         self._mark_skipped(step, record, why, now)
-        self._skip_downstream(step, record, now)
 
     def _mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
         self._move(step, record, SKIPPED)
@@ -343,10 +371,3 @@ class RunMachine:
                 record.logs,
             )
         )
-
-
-def _why_skipped(blocker: TaskRecord) -> str:
-    if blocker.state is FAILED:
-        return f"upstream task {blocker.task_id!r} failed"
-    # A task that was skipped passes on why: the one that failed is what a reader needs, however far up it stands.
-    return blocker.reason or f"upstream task {blocker.task_id!r} did not succeed ({blocker.state})"
