@@ -22,6 +22,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, place_of, shown
+from .models import AttemptResult, ExecutionState, TaskType
 
 T = TypeVar("T")
 
@@ -81,7 +82,7 @@ class ValueCodec:
     def __init__(self, types: tuple[type, ...] = ()) -> None:
         self._names: dict[type, str] = {}
         self._types: dict[str, type] = {}
-        self.register(*types)
+        self.register(ExecutionState, TaskType, AttemptResult, *types)
 
     def register(self, *types: type) -> None:
         """Let values of these dataclasses, enums or named tuples be stored.

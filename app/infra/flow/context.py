@@ -141,13 +141,13 @@ class Context:
 
     # --- for whoever runs the attempt ---
 
-    def output_text(self, returned: Any) -> str:
+    def _output_text(self, returned: Any) -> str:
         """The stored text of the attempt's output, given what its function returned."""
         if self._pushed is not None:
             return self._pushed
         return self._scope.codec.encode(returned, "output", self.task_id)
 
-    def changed_params(self) -> dict[str, str | None]:
+    def _changed_params(self) -> dict[str, str | None]:
         """The params that the attempt changed, as stored text; None for one that it deleted."""
         if self._params is None:
             return {}
@@ -161,6 +161,6 @@ class Context:
                 changed[key] = text
         return changed
 
-    def logs_text(self) -> str | None:
+    def _logs_text(self) -> str | None:
         """The stored text of what the attempt logged."""
         return encode_logs(self._logs, self._scope.codec) if self._logs else None

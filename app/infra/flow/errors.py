@@ -37,8 +37,8 @@ def _did_you_mean(suggestion: str | None) -> str:
     return f" Did you mean {suggestion!r}?" if suggestion else ""
 
 
-def _shortened(items: Sequence[str], separator: str, most: int = 12) -> str:
-    """Join `items`, leaving out the middle of a long list: nobody reads 100,000 ids."""
+def shortened(items: Sequence[str], separator: str, most: int = 12) -> str:
+    """Join `items`, leaving out the middle of a list of more than `most`: nobody reads 100,000 ids."""
     if len(items) <= most:
         return separator.join(items)
     head, tail = items[: most // 2], items[-(most // 2) :]
@@ -116,7 +116,7 @@ class AmbiguousDependencyError(DefinitionError):
     def _sentence(self) -> str:
         return (
             f"Task {self.task_id!r} depends on the function {self.function_name}, which serves several tasks "
-            f"({_shortened(self.task_ids, ', ')}). Name the one you mean by its id."
+            f"({shortened(self.task_ids, ', ')}). Name the one you mean by its id."
         )
 
 
@@ -130,7 +130,7 @@ class CycleError(DefinitionError):
     def _sentence(self) -> str:
         where = f" of flow {self.flow_name!r}" if self.flow_name else ""
         return (
-            f"The tasks{where} depend on each other in a circle: {_shortened(self.cycle, ' -> ')} "
+            f"The tasks{where} depend on each other in a circle: {shortened(self.cycle, ' -> ')} "
             "(each needs the next). Remove one of these dependencies."
         )
 
@@ -144,7 +144,7 @@ class NestedFlowError(DefinitionError):
 
     def _sentence(self) -> str:
         return (
-            f"Flow {self.flow_name!r} would contain itself, by way of the subflow {_shortened(self.path, '.')!r}; "
+            f"Flow {self.flow_name!r} would contain itself, by way of the subflow {shortened(self.path, '.')!r}; "
             "it could never end. Build a separate flow for the inner part."
         )
 
@@ -314,7 +314,7 @@ class GraphChangedError(RunError):
 
     def _sentence(self) -> str:
         kinds = (("added", self.added), ("removed", self.removed), ("changed", self.changed))
-        difference = "; ".join(f"{kind}: {_shortened(ids, ', ')}" for kind, ids in kinds if ids)
+        difference = "; ".join(f"{kind}: {shortened(ids, ', ')}" for kind, ids in kinds if ids)
         return (
             f"The graph of flow {self.flow_name!r} is not the one that run {self.run_id!r} was made with "
             f"({difference}). Restore the graph, start a new run, or pass adopt_graph=True to continue with the new one."
@@ -341,7 +341,7 @@ class RunFailedError(RunError):
 
     def _sentence(self) -> str:
         causes = [f"{task_id}: {cause}" for task_id, cause in self.failures.items()]
-        listed = "".join(f"\n  {line}" for line in _shortened(causes, "\n").split("\n")) if causes else ""
+        listed = "".join(f"\n  {line}" for line in shortened(causes, "\n").split("\n")) if causes else ""
         return f"Run {self.run_id!r} of flow {self.flow_name!r} {self.state}.{listed}"
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from .errors import InvalidOptionError
@@ -65,15 +66,22 @@ class EventManager:
                     except BaseException:
                         _logger.exception("a subscriber raised on %s; the run goes on", type(event).__name__)
 
-    def stream(self, *event_types: type[Event]) -> AsyncIterator[Event]:
-        """The events of the given classes (all, if none is given) from now on, to iterate over until the consumer breaks off."""
+    def stream(self, *event_types: type[Event]) -> EventStream:
+        """The events of the given classes (all, if none is given) from now on, for `async for`."""
         queue: asyncio.Queue[Event] = asyncio.Queue()
-        return _drain(queue, self.subscribe(queue.put_nowait, *event_types))
+        return EventStream(queue, self.subscribe(queue.put_nowait, *event_types))
 
 
-async def _drain(queue: asyncio.Queue[Event], unsubscribe: Callable[[], None]) -> AsyncIterator[Event]:
-    try:
-        while True:
-            yield await queue.get()
-    finally:
-        unsubscribe()
+class EventStream:
+    """Events to iterate over, as `EventManager.stream` makes it. Its subscription ends when it is closed or no longer used."""
+
+    def __init__(self, queue: asyncio.Queue[Event], unsubscribe: Callable[[], None]) -> None:
+        self._queue = queue
+        self.close = weakref.finalize(self, unsubscribe)
+        """End the subscription. What has arrived can still be read."""
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await self._queue.get()

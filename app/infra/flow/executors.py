@@ -11,12 +11,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from .codec import clean
 from .context import Context
 from .models import Failure
+
+_ENGINE = Path(__file__).parent
 
 MAX_THREADS = 64
 """How many functions run at once at the most: threads that wait cost little, and blocking calls mostly wait."""
@@ -43,6 +46,8 @@ class Outcome:
     params: dict[str, str | None] = field(default_factory=dict)
     logs: str | None = None
     failure: Failure | None = None
+    cancelled: bool = False
+    """It failed with CancelledError: whether the run is being stopped, the caller knows."""
     interrupted: bool = False
 
 
@@ -82,10 +87,11 @@ def failure_of(error: BaseException) -> Failure:
         message = str(error)
     except BaseException as problem:  # an exception whose __str__ raises, with whatever it likes
         message = f"(its message could not be made: {type(problem).__name__})"
-    frames = error.__traceback__.tb_next if error.__traceback__ is not None else None
     try:
-        # The first frame is the executor's own and tells a reader nothing.
-        text = "".join(traceback.format_exception(kind, error, frames or error.__traceback__))
+        told = traceback.TracebackException(kind, error, error.__traceback__)
+        # Frames of the engine's own rooms tell a reader nothing about the task.
+        told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if Path(frame.filename).parent != _ENGINE])
+        text = "".join(told.format())
     except BaseException as problem:
         text = f"{type_name}: {message}\n(its traceback could not be made: {type(problem).__name__})\n"
     return Failure(clean(type_name), clean(message), clean(text))
@@ -95,7 +101,7 @@ def _returned(call: Call, value: Any) -> Outcome:
     """The outcome of an attempt whose function returned. Writing the value down belongs to it: what cannot be stored fails it."""
     context = call.context
     try:
-        return Outcome(call, context.output_text(value), context.changed_params(), context.logs_text())
+        return Outcome(call, context._output_text(value), context._changed_params(), context._logs_text())
     except BaseException as error:
         return _raised(call, error)
 
@@ -103,8 +109,9 @@ def _returned(call: Call, value: Any) -> Outcome:
 def _raised(call: Call, error: BaseException) -> Outcome:
     return Outcome(
         call,
-        logs=call.context.logs_text(),
+        logs=call.context._logs_text(),
         failure=failure_of(error),
+        cancelled=isinstance(error, asyncio.CancelledError),
     )
 
 

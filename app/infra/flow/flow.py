@@ -35,6 +35,12 @@ def _random_id() -> str:
     return os.urandom(16).hex()
 
 
+def _checked(store: Store) -> Store:
+    if isinstance(store, type) or not isinstance(store, Store):
+        raise InvalidOptionError("store", store, 'a store, such as SQLiteStore("workflows.db")')
+    return store
+
+
 class AsyncFlow:
     """A flow: a name, and tasks that depend on one another.
 
@@ -46,6 +52,7 @@ class AsyncFlow:
 
     Raises:
         InvalidNameError: the name is not usable.
+        InvalidOptionError: what was given as a store is none.
     """
 
     def __init__(
@@ -54,12 +61,12 @@ class AsyncFlow:
         store: Store | None = None,
         *,
         clock: Clock | None = None,
-        make_id: Callable[[], str] = _random_id,
+        make_id: Callable[[], str] | None = None,
     ) -> None:
         self._definition = FlowDefinition(flow_name)
-        self._store: Store = MemoryStore() if store is None else store
+        self._store: Store = MemoryStore() if store is None else _checked(store)
         self._clock: Clock = SystemClock() if clock is None else clock
-        self._make_id = make_id
+        self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
         self._drives = Drives()
         self.events = EventManager()
         """Who is told what happens in this flow's runs: `flow.events.subscribe(handler, TaskFailed)`."""
@@ -84,7 +91,7 @@ class AsyncFlow:
 
     @store.setter
     def store(self, store: Store) -> None:
-        self._store = store
+        self._store = _checked(store)
 
     # --- declaring ---
 
@@ -306,7 +313,7 @@ class AsyncFlow:
 
         Args:
             params: what the run is about, by name; the tasks share them as `ctx.params`.
-            parent_run_id: the run that it is to be shown under.
+            parent_run_id: the run that it is to be shown under; recorded, not looked for.
             parent_task_id: the task there.
             run_id: an id of your own. It is an idempotency key: if this flow has a run of that id already, that one is meant, and
                 nothing changes.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from hashlib import sha256
@@ -149,10 +150,11 @@ def _readable(record: RunRecord | TaskRecord | AttemptRecord, left_out: frozense
         if value is None or column.name in left_out:
             continue
         if column.name in _MOMENTS:
-            moment = to_datetime(value)
-            value = moment.isoformat() if moment else None
+            value = _iso(value)
         elif column.name in _VALUES:
             value = as_json(value) if value else None
+            if column.name == "logs":
+                value = [[_iso(moment), *rest] for moment, *rest in value or ()]
         shown[column.name] = value
     return json.dumps(shown, ensure_ascii=False)
 
@@ -162,11 +164,23 @@ def _unreadable(shown: dict[str, Any], **more: Any) -> dict[str, Any]:
     columns: dict[str, Any] = dict(more)
     for name, value in shown.items():
         if name in _MOMENTS and value is not None:
-            value = to_moment(datetime.fromisoformat(value))
+            value = _moment(value)
         elif name in _VALUES:
+            if name == "logs":
+                value = [[_moment(moment), *rest] for moment, *rest in value]
             value = "" if value is None and name == "graph" else as_text(value)
         columns[name] = value
     return columns
+
+
+def _iso(moment: int) -> str:
+    when = to_datetime(moment)
+    assert when is not None
+    return when.isoformat()
+
+
+def _moment(text: str) -> int | None:
+    return to_moment(datetime.fromisoformat(text))
 
 
 def folded(content: Content) -> str:
@@ -174,17 +188,22 @@ def folded(content: Content) -> str:
     assert content.run is not None
     head = {"format": FORMAT, "version": VERSION, "order": content.order}
     left_out = frozenset({"run_id"})
-    tasks = ",\n  ".join(_readable(content.tasks[key], left_out) for key in sorted(content.tasks))
-    attempts = ",\n  ".join(_readable(content.attempts[key], left_out) for key in sorted(content.attempts))
+    tasks = _list(_readable(content.tasks[key], left_out) for key in sorted(content.tasks))
+    attempts = _list(_readable(content.attempts[key], left_out) for key in sorted(content.attempts))
     text = (
         f'{json.dumps(head)[:-1]},\n "run": {_readable(content.run, frozenset())},\n'
-        f' "tasks": [\n  {tasks}\n ],\n "attempts": [\n  {attempts}\n ]\n}}\n'
+        f' "tasks": {tasks},\n "attempts": {attempts}\n}}\n'
     )
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate in some value: only an escape can hold it
         text = re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", text)
     return text
+
+
+def _list(rows: Iterable[str]) -> str:
+    text = ",\n  ".join(rows)
+    return f"[\n  {text}\n ]" if text else "[]"
 
 
 def parse_head(lines: bytes, name: str, store: str) -> Content:

@@ -167,13 +167,25 @@ class LiveRun:
         own = task.params(Context(self, record)) if callable(task.params) else task.params
         return {**params, **encode_params(own, self.codec, record.task_id)}
 
-    def failure_reason(self) -> str:
-        """Why a subflow failed, in one line, as its parent tells it."""
-        for task_id in self.graph:
-            record = self.machine.tasks[task_id]
-            if record.state is ExecutionState.FAILED:
-                return f"task {task_id!r} of the subflow failed: {record.reason}"
-        return f"the subflow's run {self.run.id!r} ended as {self.run.state}"
+    def failures(self, runs: Mapping[str, LiveRun]) -> dict[str, str]:
+        """Why each task failed, by its path from this run; of a subflow, the tasks inside it that did.
+
+        Args:
+            runs: the runs of the tree at hand, by id.
+        """
+        found: dict[str, str] = {}
+        levels = [("", self)]
+        for prefix, live in levels:  # grows while it is walked
+            for task_id in live.graph:
+                record = live.machine.tasks[task_id]
+                if record.state is not ExecutionState.FAILED:
+                    continue
+                inside = runs.get(record.child_run_id) if record.child_run_id is not None else None
+                if inside is not None:
+                    levels.append((f"{prefix}{task_id}.", inside))
+                else:
+                    found[prefix + task_id] = record.reason or "no reason was recorded"
+        return found
 
     def adopt_graph(self, step: Step, now: int) -> None:
         """Take up the definition's graph in place of the one that the run was made with."""

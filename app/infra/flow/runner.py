@@ -11,11 +11,12 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .clock import Clock
 from .codec import join
 from .context import Context
+from .errors import shortened
 from .event_manager import EventManager
 from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
 from .live_run import LiveRun, new_run
@@ -173,8 +174,8 @@ class Runner:
 
     # --- deciding ---
 
-    def _settle(self, step: Step, outcomes: Iterable[Outcome], stopping: bool = False) -> None:
-        """What the outcomes of attempts mean for their tasks. One that failed because it was told to stop was interrupted."""
+    def _settle(self, step: Step, outcomes: Iterable[Outcome]) -> None:
+        """What the outcomes of attempts mean for their tasks."""
         for outcome in outcomes:
             known = self._under_way.pop(outcome.call, None)
             if known is None:  # late: its run went on without it
@@ -185,7 +186,7 @@ class Runner:
             assert record.started is not None
             # By the monotonic clock: the wall clock may have been set in between.
             ended = record.started + round((self._clock.monotonic() - started) * 1e6)
-            if outcome.interrupted or (stopping and outcome.failure is not None):
+            if outcome.interrupted:
                 live.machine.interrupted(step, record, ended, outcome.logs)
                 step.ready.append((live.machine, record))
             elif outcome.failure is None:
@@ -296,9 +297,10 @@ class Runner:
             del self._runs[machine.run.id]
             live.machine.succeeded(step, record, child.result_text(), None, now)
         else:  # kept, for a retry goes on with it
-            reason = child.failure_reason()
-            text = f"The subflow's run {child.run.id!r} of flow {child.run.flow_name!r} {child.run.state}: {reason}\n"
-            live.machine.failed(step, record, Failure("SubflowFailed", reason, text), None, now)
+            causes = [f"{record.task_id}.{path}: {cause}" for path, cause in child.failures(self._runs).items()]
+            text = f"The subflow's run {child.run.id!r} of flow {child.run.flow_name!r} {child.run.state}."
+            failure = Failure("SubflowFailed", shortened(causes, "; ", 4), "\n  ".join([text, *causes]) + "\n")
+            live.machine.failed(step, record, failure, None, now)
 
     # --- waiting and stopping ---
 
@@ -319,9 +321,16 @@ class Runner:
     async def _interrupt(self) -> None:
         """Put the run into a state from which it can be continued: what still ends well counts, the rest goes back."""
         step = Step()
-        self._settle(step, self._inbox.take())
+        # A loop that shuts down cancels the attempts beside us, so they may have said so before we were asked.
+        self._settle(
+            step, [replace(outcome, interrupted=outcome.interrupted or outcome.cancelled) for outcome in self._inbox.take()]
+        )
         await self._cancel_attempts()
-        self._settle(step, self._inbox.take(), stopping=True)
+        # Whoever fails now does so because it was told to stop.
+        self._settle(
+            step,
+            [replace(outcome, interrupted=outcome.interrupted or outcome.failure is not None) for outcome in self._inbox.take()],
+        )
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)

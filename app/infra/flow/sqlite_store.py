@@ -125,13 +125,15 @@ class SQLiteStore(BaseStore):
         codec: how values are written and read; brings the types registered with it.
 
     Raises:
-        InvalidOptionError: the path is `:memory:`.
+        InvalidOptionError: the path is no name of a file.
     """
 
     def __init__(
         self, path: str | os.PathLike[str] = "runs.db", *, busy_timeout: float = 30.0, codec: ValueCodec | None = None
     ) -> None:
         super().__init__(codec)
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidOptionError("path", path, "the name of a file")
         if os.fspath(path) == ":memory:":
             raise InvalidOptionError("path", path, "the name of a file; for a store in memory, use MemoryStore")
         self.path = Path(path)
@@ -168,6 +170,8 @@ class SQLiteStore(BaseStore):
             # descriptor of ours would free the locks that another connection of this process holds on it.)
             if self.path.exists() and 0 < self.path.stat().st_size < _SMALLEST:
                 raise StoreFormatError(repr(self), "the file is no database; name another path")
+            if not self.path.parent.is_dir():
+                raise StoreError(repr(self), f"the folder {str(self.path.parent)!r} does not exist; create it first")
             writer = self._connection()
             try:
                 _check_ours(writer, repr(self))
@@ -216,11 +220,23 @@ class SQLiteStore(BaseStore):
         try:
             yield
         except sqlite3.Error as error:
-            raise _kind_of(error)(repr(self), f"{type(error).__name__}: {error}") from error
+            raise self._told(error) from error
         except OSError as error:
             raise StoreError(repr(self), f"{type(error).__name__}: {error}") from error
         except (UnicodeEncodeError, OverflowError) as error:  # sqlite3 raises these bare
             raise StoreError(repr(self), f"a text or number does not fit into a column: {error}") from error
+
+    def _told(self, error: sqlite3.Error) -> StoreError:
+        # By message: sqlite3 tells the error code only from Python 3.11 on.
+        said = f"{type(error).__name__}: {error}"
+        if "not a database" in said:
+            return StoreFormatError(repr(self), f"the file is no database; it is left untouched; name another path ({said})")
+        if "malformed" in said:
+            return StoreDamagedError(repr(self), said)
+        if "locked" in said:
+            held = f"another program has held the database for {self._busy_timeout:g} s; end it, and call again"
+            return StoreError(repr(self), f"{held} ({said})")
+        return StoreError(repr(self), said)
 
     # --- writing ---
 
@@ -433,13 +449,6 @@ class SQLiteStore(BaseStore):
         except RunNotFoundError:
             return False
         return True
-
-
-def _kind_of(error: sqlite3.Error) -> type[StoreError]:
-    # By message: sqlite3 tells the error code only from Python 3.11 on.
-    if "not a database" in str(error):
-        return StoreFormatError
-    return StoreDamagedError if "malformed" in str(error) else StoreError
 
 
 def _check_ours(connection: sqlite3.Connection, store: str) -> None:

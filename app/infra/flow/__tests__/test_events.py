@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import logging
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -277,7 +278,7 @@ async def test_a_stream_that_is_closed_ends_its_subscription(manager: EventManag
     async for _ in stream:
         break
     assert repr(manager) == "<EventManager, 1 subscribed>"
-    await stream.aclose()  # type: ignore[attr-defined]
+    stream.close()
     assert repr(manager) == "<EventManager, 0 subscribed>"
 
 
@@ -296,3 +297,11 @@ async def test_a_run_can_be_followed_by_its_stream(flow: AsyncFlow) -> None:
     following = asyncio.ensure_future(follow())
     await run(flow)
     assert await following == ["RunStarted", "TaskStarted", "TaskSucceeded", "RunFinished"]
+
+
+async def test_a_stream_that_nobody_uses_any_more_is_not_fed(manager: EventManager) -> None:
+    stream = manager.stream()
+    assert repr(manager) == "<EventManager, 1 subscribed>"
+    del stream
+    gc.collect()
+    assert repr(manager) == "<EventManager, 0 subscribed>"

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, MemoryStore, RunFailedError, StoreError, TaskSkipped, TaskSucceeded
+from .. import AsyncFlow, Changes, Context, ExecutionState, MemoryStore, RunFailedError, StoreError, TaskSkipped, TaskSucceeded
 from .conftest import Effects, events_of, fails, returns, run, states_of
 
 
@@ -131,6 +131,29 @@ async def test_an_output_that_cannot_be_stored_fails_the_task_and_says_where(flo
     assert reason is not None
     assert "Task 'only'" in reason
     assert says in reason
+
+
+async def test_a_traceback_shows_the_users_frames_and_none_of_the_engines(flow: AsyncFlow) -> None:
+    flow.add_task_definition("first", returns(1))
+
+    @flow.task(depends_on=["first"])
+    async def pulls(ctx: Context) -> None:
+        ctx.pull("frist")
+
+    flow.add_task_definition("unstorable", lambda ctx: object())
+    done = await run(flow)
+    error = done.tasks["pulls"].error or ""
+    assert 'ctx.pull("frist")' in error
+    for text in (error, done.tasks["unstorable"].error or ""):
+        assert "Error" in text
+        for room in ("executors.py", "context.py", "codec.py", "live_run.py"):
+            assert room not in text
+
+
+async def test_a_task_may_return_a_state(flow: AsyncFlow) -> None:
+    flow.add_task_definition("only", lambda ctx: ctx.run.state)
+    output = (await run(flow)).tasks["only"].output_json
+    assert output is ExecutionState.RUNNING
 
 
 async def test_a_coroutine_that_nobody_awaited_is_explained(flow: AsyncFlow) -> None:

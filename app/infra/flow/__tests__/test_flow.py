@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, FlowBuilder, MemoryStore, RunExistsError, SystemClock
+from .. import AsyncFlow, Changes, Context, FlowBuilder, InvalidOptionError, MemoryStore, RunExistsError, SystemClock
 from ..executors import CoroutineExecutor, ThreadExecutor
 from ..runner import Inbox
 from .conftest import fails, returns, run
@@ -41,6 +41,19 @@ def test_who_loses_it_to_another_flow_is_told() -> None:
     flow = AsyncFlow("flow", RacedStore("other")).add_task_definition("only", returns("mine"))
     with pytest.raises(RunExistsError, match="belongs to flow 'other'"):
         flow.init_run(run_id="nightly")
+
+
+@pytest.mark.parametrize("store", ["workflows.db", MemoryStore, 3, {}])
+def test_what_is_no_store_is_refused_at_once(store: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r'SQLiteStore\("workflows.db"\)'):
+        AsyncFlow("flow", store)
+    with pytest.raises(InvalidOptionError):
+        FlowBuilder("flow", store)
+    flow = AsyncFlow("flow")
+    kept = flow.store
+    with pytest.raises(InvalidOptionError):
+        flow.store = store
+    assert flow.store is kept
 
 
 def test_ids_that_the_flow_makes_are_never_shared() -> None:

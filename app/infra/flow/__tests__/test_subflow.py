@@ -15,6 +15,7 @@ from .. import (
     FlowBuilder,
     InvalidOptionError,
     NestedFlowError,
+    RunFailedError,
     Store,
     TaskFunctionError,
     TaskType,
@@ -95,7 +96,19 @@ async def test_a_failure_inside_fails_the_subflow_and_names_the_cause(flow: Asyn
     assert states_of(done) == {"sub": "failed", "after": "skipped"}
     reason = done.tasks["sub"].reason
     assert reason is not None
-    assert "task 'bad' of the subflow failed: RuntimeError: inner trouble" in reason
+    assert reason == "SubflowFailed: sub.bad: RuntimeError: inner trouble"
+
+
+async def test_every_failure_inside_is_named_by_the_path_that_a_retry_takes(store: Store) -> None:
+    inner = child_of(leaf=fails("deep"), fine=returns(1))
+    middle = child_of(a=fails("one"), b=fails("two")).add_subflow_definition("inner", inner)
+    flow = AsyncFlow("outer", store).add_subflow_definition("sub", middle)
+    done = await run(flow)
+    with pytest.raises(RunFailedError) as caught:
+        done.raise_for_failure()
+    for path, cause in (("sub.a", "one"), ("sub.b", "two"), ("sub.inner.leaf", "deep")):
+        assert f"{path}: RuntimeError: {cause}" in str(caught.value)
+        assert f"{path}: RuntimeError: {cause}" in (done.tasks["sub"].error or "")
 
 
 async def test_the_decorator_takes_a_factory(flow: AsyncFlow) -> None:
