@@ -226,7 +226,7 @@ def build_flow(packages: Sequence[str], store: SQLiteStore) -> AsyncFlow:
     store.register(Function, Finding, Package, Audit)
     flow = AsyncFlow("source_audit", store)
     for package in packages:
-        flow.add_task_definition(task_of(package), auditor(package))
+        flow.add_task_definition(task_of(package), auditor(package), name=f"audit {printable(package)}")
 
     @flow.task(depends_on=[task_of(package) for package in packages])
     def merge(ctx: Context) -> Audit:
@@ -357,7 +357,7 @@ def arguments() -> argparse.ArgumentParser:
 def differences(begun: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     """What a run was begun with that is not what is wanted now."""
     names = [name for name in wanted if begun.get(name, wanted[name]) != wanted[name]]
-    return " and ".join(f"{name} {begun[name]}, not {wanted[name]}" for name in names)
+    return " and ".join(f"{name} {begun[name]} (now {wanted[name]})" for name in names)
 
 
 def show_progress(flow: AsyncFlow, run_id: str, begun: WorkflowRun | None) -> None:
@@ -376,7 +376,8 @@ def show_progress(flow: AsyncFlow, run_id: str, begun: WorkflowRun | None) -> No
             done -= 1
         elif isinstance(event, TaskSucceeded):
             done += 1
-            print(f"[{done}/{total}] {event.task_id}", file=sys.stderr, flush=True)
+            name = flow.definition.get(event.task_id).name or event.task_id
+            print(f"[{done}/{total}] {name}", file=sys.stderr, flush=True)
 
     flow.events.subscribe(tell, RunStarted, TaskReset, TaskSucceeded)
 

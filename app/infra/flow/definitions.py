@@ -152,8 +152,10 @@ class FlowDefinition:
     ) -> None:
         """Declare a task that is a whole flow; see `AsyncFlow.add_subflow_definition`."""
         check_task_id(task_id)
-        if params is not None and not isinstance(params, Mapping) and not callable(params):
-            raise InvalidOptionError("params", params, "a mapping, or a function of the parent's context", task_id)
+        if params is not None and not isinstance(params, Mapping):
+            expected = "a mapping, or a plain function of the parent's context"
+            if not callable(params) or check_task_function(task_id, params):
+                raise InvalidOptionError("params", params, expected, task_id)
         path = child.path_to(self)
         if path is not None:
             raise NestedFlowError(self.name, (task_id, *path))
@@ -294,6 +296,12 @@ class FlowDefinition:
             removed=[task_id for task_id in then if task_id not in now],
             changed=[task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
         )
+
+
+def nested_flows(graph_text: str) -> dict[str, str]:
+    """The names of the flows that are nested in a graph, by task id, as `graph_text` wrote them."""
+    rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
+    return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict)}
 
 
 def _comparable(row: list[Any]) -> list[Any]:

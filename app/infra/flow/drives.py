@@ -6,11 +6,17 @@ Knows asyncio; must not know how a run is driven.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from .errors import RunActiveError
 from .models import WorkflowRun
+
+_driven_here: ContextVar[frozenset[str]] = ContextVar("night_batch_driven_here", default=frozenset())
+"""The runs of which the running code is a task, or a task's task: one of these cannot be waited for, it would wait for itself."""
 
 
 class Drive:
@@ -23,22 +29,23 @@ class Drive:
 
     def __init__(self, run_id: str, work: Coroutine[Any, Any, WorkflowRun]) -> None:
         self.run_id = run_id
-        self.task = asyncio.get_running_loop().create_task(work, name=f"night-batch run {run_id}")
+        self.task = asyncio.get_running_loop().create_task(self._work(work), name=f"night-batch run {run_id}")
+        self.stopping = False
+        """Its last caller was cancelled: it is being saved, and can be started anew after that."""
         self._waiting = 0
 
     def __repr__(self) -> str:
         return f"<Drive of run {self.run_id!r}, {self._waiting} waiting, {'done' if self.task.done() else 'under way'}>"
 
+    async def _work(self, work: Coroutine[Any, Any, WorkflowRun]) -> WorkflowRun:
+        _driven_here.set(_driven_here.get() | {self.run_id})
+        return await work
+
     async def wait(self) -> WorkflowRun:
         """Wait for the run together with its other callers.
 
         Whoever is cancelled last takes the run along, and waits until it is saved.
-
-        Raises:
-            RunActiveError: it is being driven in another event loop.
         """
-        if self.task.get_loop() is not asyncio.get_running_loop():
-            raise RunActiveError(self.run_id, "continue from another event loop")
         self._waiting += 1
         try:
             return await asyncio.shield(self.task)
@@ -50,6 +57,7 @@ class Drive:
             self._waiting -= 1
 
     async def _stop(self) -> None:
+        self.stopping = True
         while not self.task.done():
             self.task.cancel()
             try:
@@ -65,16 +73,53 @@ class Drives:
 
     def __init__(self) -> None:
         self._drives: dict[str, Drive] = {}
+        self._starting: set[str] = set()
+        self._lock = threading.Lock()
 
     def __contains__(self, run_id: object) -> bool:
-        return run_id in self._drives
+        return run_id in self._drives or run_id in self._starting
 
-    def get(self, run_id: str) -> Drive | None:
-        """The drive of that run, if there is one."""
-        return self._drives.get(run_id)
+    async def current(self, run_id: str) -> Drive | None:
+        """The drive of that run, if there is one to wait for; one that is being saved is let end first.
+
+        Raises:
+            RunActiveError: the run is being driven in another event loop, or the caller is one of its tasks.
+        """
+        if run_id in _driven_here.get():
+            raise RunActiveError(run_id, "wait, inside a task of its own, for")
+        while (drive := self._drives.get(run_id)) is not None:
+            loop = drive.task.get_loop()
+            if not loop.is_closed():
+                if loop is not asyncio.get_running_loop():
+                    raise RunActiveError(run_id, "continue from another event loop")
+                if not (drive.stopping or drive.task.done()):
+                    return drive
+                await asyncio.wait([drive.task])
+            self._forget(drive)
+        return None
+
+    @contextmanager
+    def starting(self, run_id: str) -> Iterator[None]:
+        """Hold the run's place while it is read, so that no other thread starts to drive it meanwhile.
+
+        Raises:
+            RunActiveError: another thread was faster.
+        """
+        with self._lock:
+            if run_id in self:
+                raise RunActiveError(run_id, "continue from another event loop")
+            self._starting.add(run_id)
+        try:
+            yield
+        finally:
+            self._starting.discard(run_id)
 
     def start(self, run_id: str, work: Coroutine[Any, Any, WorkflowRun]) -> Drive:
         """Begin to drive a run."""
         drive = self._drives[run_id] = Drive(run_id, work)
-        drive.task.add_done_callback(lambda _: self._drives.pop(run_id, None))
+        drive.task.add_done_callback(lambda _: self._forget(drive))
         return drive
+
+    def _forget(self, drive: Drive) -> None:
+        if self._drives.get(drive.run_id) is drive:
+            del self._drives[drive.run_id]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import traceback
 from collections.abc import Callable
@@ -103,6 +104,8 @@ def _returned(call: Call, value: Any) -> Outcome:
     try:
         return Outcome(call, context._output_text(value), context._changed_params(), context._logs_text())
     except BaseException as error:
+        if inspect.iscoroutine(value):
+            value.close()  # the failure says that nobody awaited it; Python need not say so again
         return _raised(call, error)
 
 
@@ -159,8 +162,7 @@ class CoroutineExecutor:
             await asyncio.wait(list(self._tasks), timeout=seconds)
 
     def close(self) -> None:
-        """See `Executor.close`."""
-        self.cancel()
+        """See `Executor.close`. There is nothing to give up: its attempts were cancelled, or have ended."""
 
 
 class ThreadExecutor:
@@ -190,11 +192,16 @@ class ThreadExecutor:
         with self._lock:
             self._busy += 1
             grow = self._busy > self._threads and self._threads < self.capacity
-            self._threads += grow
-            number = self._threads
-        self._queue.put((contextvars.copy_context(), call))
         if grow:
-            threading.Thread(target=self._work, name=f"night-batch-{number}", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, name=f"night-batch-{self._threads + 1}", daemon=True).start()
+                self._threads += 1
+            except RuntimeError as error:  # the machine gives no more threads: go on with those that there are
+                if not self._threads:
+                    self._busy -= 1
+                    self._deliver(_raised(call, error))
+                    return
+        self._queue.put((contextvars.copy_context(), call))
 
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:

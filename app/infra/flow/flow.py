@@ -281,7 +281,7 @@ class AsyncFlow:
 
     def has_task(self, task_id: str) -> bool:
         """Whether the flow has a task, or subflow, of that id."""
-        return task_id in self._definition.tasks
+        return isinstance(task_id, str) and task_id in self._definition.tasks
 
     def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
         """Give a task another retry policy; it holds from the next failure on.
@@ -364,13 +364,17 @@ class AsyncFlow:
         Raises:
             RunNotFoundError: the store has no such run.
             RunMismatchError: it is a run of another flow.
+            RunActiveError: it is being driven in another event loop, or this call is made by one of its own tasks.
             GraphChangedError: the graph is not the one that the run was made with; shows the difference.
             StoreError: the store failed; the run stands as of the last commit, and can be continued.
         """
         if type(max_concurrency) is not int or max_concurrency < 0:
             raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
-        drive = self._drives.get(run_id)
-        if drive is None:
+        check_name("run id", run_id)
+        drive = await self._drives.current(run_id)
+        if drive is not None:
+            return await drive.wait()
+        with self._drives.starting(run_id):
             run = self._store.read_run(run_id)
             if run.flow_name == self.flow_name and ExecutionState.is_terminal(run.state):
                 return self._store.load(run_id)
@@ -422,6 +426,8 @@ class AsyncFlow:
     def manual_retry(self, run_id: str, task_id: str, reset_downstream: bool = False, *, adopt_graph: bool = False) -> None:
         """Set a task back so that the next `run_until_complete` runs it again. Its attempts stay in the history.
 
+        Without `reset_downstream`, all else stays as it is: what was skipped because of the task stays skipped, too.
+
         Args:
             run_id: the run.
             task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up.
@@ -453,7 +459,7 @@ class AsyncFlow:
         The arguments and errors are those of `manual_retry` and `run_until_complete`.
         """
         self.manual_retry(run_id, task_id, reset_downstream, adopt_graph=adopt_graph)
-        return await self.run_until_complete(run_id, max_concurrency)
+        return await self.run_until_complete(run_id, max_concurrency, adopt_graph=adopt_graph)
 
     # --- looking ---
 

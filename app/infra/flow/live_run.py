@@ -6,16 +6,16 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from .clock import Clock
 from .codec import ValueCodec, join, split
 from .context import Context
-from .definitions import FlowDefinition
+from .definitions import FlowDefinition, TaskDefinition, nested_flows
 from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
 from .machine import RunMachine, Step
-from .models import ExecutionState, TaskType, WorkflowRun
+from .models import ExecutionState, WorkflowRun
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy
 from .views import TaskTable, workflow_run
@@ -61,19 +61,32 @@ def new_run(
 
 
 class _Policies(Mapping[str, RetryPolicy]):
-    """The retry policies of a definition's tasks, looked up when they are needed: they may be changed while a run goes on."""
+    """The retry policies of a run's tasks, looked up when they are needed: they may be changed while the run goes on."""
 
-    def __init__(self, definition: FlowDefinition) -> None:
-        self._tasks = definition.tasks
+    def __init__(self, tasks: Mapping[str, TaskDefinition], current: Mapping[str, TaskDefinition]) -> None:
+        self._tasks = tasks
+        self._current = current
 
     def __getitem__(self, task_id: str) -> RetryPolicy:
-        return self._tasks[task_id].retry
+        return self._current.get(task_id, self._tasks[task_id]).retry
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._tasks)
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+
+def subflow_params_function(params: Callable[[Context], Any], task_id: str) -> Callable[[Context], Any]:
+    """A user's function that makes a subflow's own params, as one that an executor can call."""
+
+    def own_params(ctx: Context) -> dict[str, Any]:
+        own = params(ctx)
+        if not isinstance(own, Mapping) or not all(type(key) is str for key in own):
+            raise InvalidOptionError("params", own, "a mapping from names (strings) to values", task_id)
+        return dict(own)
+
+    return own_params
 
 
 class LiveRun:
@@ -104,7 +117,9 @@ class LiveRun:
             raise RunMismatchError(run.id, run.flow_name, definition.name)
         self.definition = definition
         self.graph = definition.graph()
-        self.machine = RunMachine(self.graph, run, tasks, _Policies(definition))
+        self.tasks = dict(definition.tasks)
+        """As they are now: a notebook that defines them anew while the run goes on changes later runs."""
+        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition.tasks))
         self.run = run
         self.parent = parent
         self.codec = codec
@@ -155,17 +170,10 @@ class LiveRun:
         outputs = {task_id: self.output_text(task_id) or "null" for task_id in self.graph.leaves()}
         return next(iter(outputs.values())) if len(outputs) == 1 else join(outputs)
 
-    def subflow_params(self, record: TaskRecord) -> dict[str, str]:
-        """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own.
-
-        Raises whatever the user's own params function raises, and as `encode_params` does.
-        """
-        task = self.definition.tasks[record.task_id]
-        params = dict(self.params)
-        for dependency in task.depends_on:
-            params[dependency] = self.output_text(dependency) or "null"
-        own = task.params(Context(self, record)) if callable(task.params) else task.params
-        return {**params, **encode_params(own, self.codec, record.task_id)}
+    def subflow_params(self, record: TaskRecord, own: Mapping[str, str]) -> dict[str, str]:
+        """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own."""
+        outputs = {task_id: self.output_text(task_id) or "null" for task_id in self.tasks[record.task_id].depends_on}
+        return {**self.params, **outputs, **own}
 
     def failures(self, runs: Mapping[str, LiveRun]) -> dict[str, str]:
         """Why each task failed, by its path from this run; of a subflow, the tasks inside it that did.
@@ -174,7 +182,7 @@ class LiveRun:
             runs: the runs of the tree at hand, by id.
         """
         found: dict[str, str] = {}
-        levels = [("", self)]
+        levels: list[tuple[str, LiveRun]] = [("", self)]
         for prefix, live in levels:  # grows while it is walked
             for task_id in live.graph:
                 record = live.machine.tasks[task_id]
@@ -196,19 +204,30 @@ class LiveRun:
                 (task for task_id, task in self.definition.tasks.items() if task_id not in self.machine.tasks), start=1
             )
         ]
+        before = nested_flows(self.run.graph)
         for record in self.machine.tasks.values():
             if record.task_id in self.graph and not ExecutionState.is_terminal(record.state):
-                record.type = self.definition.tasks[record.task_id].type
+                self.retype(record)
+                child = self.tasks[record.task_id].child
+                if child is not None and before.get(record.task_id, child.name) != child.name:
+                    record.child_run_id = record.input = None  # a run of another flow cannot be continued by this one
                 step.changes.tasks.append(record)
         self.machine.adopt(step, self.definition.graph_text(), new, now)
 
+    def retype(self, record: TaskRecord) -> None:
+        """Have a record that is to run again be what its task is now: a function may have become a subflow, or the reverse."""
+        kind = self.tasks[record.task_id].type
+        if record.type is not kind:
+            record.type, record.child_run_id, record.input = kind, None, None
+
     def open_children(self) -> list[TaskRecord]:
-        """The subflow tasks that have a child run and have not ended."""
+        """The subflow tasks whose child run may have to go on.
+
+        Those that have not ended; and inside a subflow those that failed, since a retry of the subflow goes on with them.
+        """
+        goes_on = {ExecutionState.SCHEDULED, ExecutionState.RUNNING, *([ExecutionState.FAILED] if self.parent else [])}
         return [
             record
             for record in self.machine.tasks.values()
-            if record.type is TaskType.FLOW
-            and record.child_run_id is not None
-            and record.task_id in self.graph
-            and not ExecutionState.is_terminal(record.state)
+            if record.child_run_id is not None and record.task_id in self.graph and record.state in goes_on
         ]

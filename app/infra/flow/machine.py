@@ -40,7 +40,7 @@ TASK_EDGES: tuple[Edge, ...] = (
     Edge(RUNNING, CANCELLED, "the run was cancelled while the task ran"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
     Edge(FAILED, SCHEDULED, "manual retry"),
-    Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running"),
+    Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),
     Edge(CANCELLED, SCHEDULED, "manual retry"),
 )
 """Every legal move of a task."""
@@ -57,6 +57,8 @@ RUN_EDGES: tuple[Edge, ...] = (
     Edge(CANCELLED, SCHEDULED, "manual retry of one of its tasks"),
 )
 """Every legal move of a run."""
+
+_GONE = "the flow's graph no longer has it"
 
 _TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
 _RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
@@ -322,10 +324,14 @@ class RunMachine:
             self.tasks[record.task_id] = record
             step.changes.tasks.append(record)
         for task_id, record in self.tasks.items():
-            if task_id not in self.graph and record.state not in TERMINAL_STATES:
+            if task_id in self.graph:
+                if record.state is SKIPPED and record.reason == _GONE:
+                    self._move(step, record, SCHEDULED)
+                    record.ended = record.reason = None
+            elif record.state not in TERMINAL_STATES:
                 if record.state is RUNNING:
                     self.interrupted(step, record, now)
-                self._mark_skipped(step, record, "the flow's graph no longer has it", now)
+                self._mark_skipped(step, record, _GONE, now)
         self.run.graph = graph_text
         step.changes.runs.append(self.run)
 

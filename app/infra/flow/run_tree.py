@@ -1,4 +1,4 @@
-"""Takes stored runs in hand, with the subflow runs inside them: to be driven on, or to have a task set back.
+"""Loads stored runs, with the subflow runs inside them, and prepares them to be driven on or to have a task reset.
 
 Knows definitions and stores; must not know the loop. Nothing is written before everything was checked.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .clock import Clock
 from .definitions import FlowDefinition
-from .errors import UnknownTaskError, closest
+from .errors import InvalidNameError, UnknownTaskError, closest
 from .live_run import LiveRun
 from .machine import Step
 from .models import ExecutionState, TaskType
@@ -45,9 +45,9 @@ class RunTree:
     def _take(self, definition: FlowDefinition, run_id: str, parent: tuple[LiveRun, TaskRecord] | None) -> LiveRun:
         run = self._store.read_run(run_id)
         live = LiveRun(definition, run, self._store.read_tasks(run_id), self._store.codec, self._clock, parent)
-        if not self._adopt_graph:
+        if run.graph and not self._adopt_graph:
             definition.check_graph(run_id, run.graph)
-        elif run.graph != definition.graph_text():
+        elif run.graph != definition.graph_text():  # one that was saved from outside, without a graph, takes this one
             live.adopt_graph(self._adopted, self._clock.now())
         return live
 
@@ -77,8 +77,11 @@ class RunTree:
         result up.
 
         Raises:
+            InvalidNameError: the path is no string.
             UnknownTaskError: the path leads to no task, or into a subflow that has not begun.
         """
+        if not isinstance(path, str):
+            raise InvalidNameError("task id", path, f"it must be a string, not {type(path).__name__}")
         *names, task_id = path.split(".")
         live = root
         way: list[tuple[LiveRun, TaskRecord]] = []
@@ -90,16 +93,21 @@ class RunTree:
             way.append((live, record))
             live = self._child(live, record)
         target = self._record(live, task_id)
-        step, now = self._adopted, self._clock.now()
+        step = self._adopted
         # A subflow that succeeded starts afresh; one that did not goes on with what failed inside.
         goes_on = target.state not in (ExecutionState.SUCCESS, ExecutionState.SKIPPED)
-        live.machine.reset(step, tasks_to_reset(live.graph, task_id, downstream), now, [task_id] if goes_on else [])
+        self._reset(step, live, task_id, downstream, goes_on)
         for outer, record in reversed(way):
-            affected = tasks_to_reset(outer.graph, record.task_id, downstream)
-            outer.machine.reset(step, affected, now, [record.task_id])
+            self._reset(step, outer, record.task_id, downstream, goes_on=True)
         step.changes.flush = True
         self._store.commit(step.changes)
         return step
+
+    def _reset(self, step: Step, live: LiveRun, task_id: str, downstream: bool, goes_on: bool) -> None:
+        affected = tasks_to_reset(live.graph, task_id, downstream)
+        live.machine.reset(step, affected, self._clock.now(), [task_id] if goes_on else [])
+        for other in affected:
+            live.retype(live.machine.tasks[other])
 
     @staticmethod
     def _record(live: LiveRun, task_id: str) -> TaskRecord:

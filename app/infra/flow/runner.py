@@ -10,16 +10,18 @@ import asyncio
 import heapq
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from .clock import Clock
-from .codec import join
+from .codec import join, split
 from .context import Context
-from .errors import shortened
+from .definitions import TaskFunction
+from .errors import FlowError, shortened
 from .event_manager import EventManager
 from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
-from .live_run import LiveRun, new_run
+from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType
 from .records import TaskRecord
@@ -161,6 +163,9 @@ class Runner:
         except asyncio.CancelledError:
             await self._interrupt()
             raise
+        except GeneratorExit:  # the loop was closed under us, so nothing can be awaited or cancelled any more
+            self._alarm = None
+            raise
         except BaseException:
             await self._cancel_attempts()
             raise
@@ -192,7 +197,11 @@ class Runner:
             elif outcome.failure is None:
                 if outcome.params:
                     live.apply_params(step, outcome.params)
-                live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
+                if record.type is TaskType.FLOW:  # what it made are the params of its child run
+                    assert outcome.output is not None
+                    self._make_subflow(step, live, record, split(outcome.output), ended)
+                else:
+                    live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
             else:
                 live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
 
@@ -207,10 +216,16 @@ class Runner:
                 return calls
             live, record = following
             live.machine.start(step, record, now)
-            if record.type is TaskType.FLOW:
-                self._start_subflow(step, live, record, now)
+            task = live.tasks[record.task_id]
+            if task.function is not None:
+                calls.append(self._call(live, record, task.function, monotonic))
+            elif record.child_run_id is not None:
+                self._continue_subflow(step, live, record, now)
+            elif callable(task.params):  # the user's code, so it runs where a task's would
+                function = subflow_params_function(task.params, record.task_id)
+                calls.append(self._call(live, record, function, monotonic))
             else:
-                calls.append(self._call(live, record, monotonic))
+                self._begin_subflow(step, live, record, task.params, now)
         self._absorb(step, now, monotonic)
         self._inbox.wake()  # there may be more: come back in the next turn
         return calls
@@ -231,7 +246,8 @@ class Runner:
         step.ready.clear()
 
     def _enqueue(self, live: LiveRun, record: TaskRecord) -> None:
-        (self._ready_subflows if record.type is TaskType.FLOW else self._ready).append((live, record))
+        needs_slot = record.type is TaskType.TASK or (record.child_run_id is None and callable(live.tasks[record.task_id].params))
+        (self._ready if needs_slot else self._ready_subflows).append((live, record))
 
     def _next(self) -> tuple[LiveRun, TaskRecord] | None:
         """The next task to start: subflows at once, others as slots are free, in the order in which they became ready."""
@@ -251,11 +267,9 @@ class Runner:
         return None
 
     def _lane(self, live: LiveRun, record: TaskRecord) -> _Lane:
-        return self._loop_lane if live.definition.tasks[record.task_id].is_async else self._thread_lane
+        return self._loop_lane if live.tasks[record.task_id].is_async else self._thread_lane
 
-    def _call(self, live: LiveRun, record: TaskRecord, monotonic: float) -> Call:
-        function = live.definition.tasks[record.task_id].function
-        assert function is not None
+    def _call(self, live: LiveRun, record: TaskRecord, function: TaskFunction, monotonic: float) -> Call:
         call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
         lane = self._lane(live, record)
         lane.busy += 1
@@ -264,23 +278,36 @@ class Runner:
 
     # --- subflows ---
 
-    def _start_subflow(self, step: Step, live: LiveRun, record: TaskRecord, now: int) -> None:
-        """Make the child's run, or go on with the one that the task has."""
-        definition = live.definition.tasks[record.task_id].child
+    def _begin_subflow(self, step: Step, live: LiveRun, record: TaskRecord, own: Mapping[str, Any] | None, now: int) -> None:
+        try:
+            texts = encode_params(own, self._store.codec, record.task_id)
+        except FlowError as error:
+            live.machine.failed(step, record, failure_of(error), None, now)
+            return
+        self._make_subflow(step, live, record, texts, now)
+
+    def _make_subflow(self, step: Step, live: LiveRun, record: TaskRecord, own: Mapping[str, str], now: int) -> None:
+        """Make the child's run, in the same commit as the rest of the step, and start it."""
+        definition = live.tasks[record.task_id].child
         assert definition is not None
-        if record.child_run_id is None:
-            try:
-                params = live.subflow_params(record)
-            except Exception as error:  # the user's params function, or what it returned
-                live.machine.failed(step, record, failure_of(error), None, now)
-                return
-            record.input, record.child_run_id = join(params), self._make_id()
-            made = new_run(step, definition, record.child_run_id, params, now, live.run.id, record.task_id)
+        params = live.subflow_params(record, own)
+        child_run_id = self._make_id()
+        try:
+            made = new_run(step, definition, child_run_id, params, now, live.run.id, record.task_id)
             child = LiveRun(definition, *made, self._store.codec, self._clock, (live, record))
-            self._runs[record.child_run_id] = child
-        else:
-            child = self._runs[record.child_run_id]
-            child.parent = (live, record)
+        except FlowError as error:  # the nested flow was changed, and is not sound any more
+            live.machine.failed(step, record, failure_of(error), None, now)
+            return
+        record.input, record.child_run_id = join(params), child_run_id
+        step.changes.tasks.append(record)
+        self._runs[child_run_id] = child
+        child.machine.begin(step, now)
+
+    def _continue_subflow(self, step: Step, live: LiveRun, record: TaskRecord, now: int) -> None:
+        """Go on with the child's run that the task has, wherever that stands."""
+        assert record.child_run_id is not None
+        child = self._runs[record.child_run_id]
+        child.parent = (live, record)
         if child.run.state is ExecutionState.SUCCESS:  # mended on its own
             self._finish_subflow(step, child.machine, now)
             return

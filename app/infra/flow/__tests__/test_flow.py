@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, FlowBuilder, InvalidOptionError, MemoryStore, RunExistsError, SystemClock
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    FlowBuilder,
+    InvalidNameError,
+    InvalidOptionError,
+    MemoryStore,
+    RunExistsError,
+    SystemClock,
+)
 from ..executors import CoroutineExecutor, ThreadExecutor
 from ..runner import Inbox
 from .conftest import fails, returns, run
@@ -161,3 +171,43 @@ def test_an_outcome_that_comes_after_the_loop_closed_is_dropped() -> None:
     thread.start()
     thread.join(10)
     assert list(inbox.take()) == []
+
+
+async def test_where_the_machine_gives_no_more_threads_those_that_there_are_do_the_work(
+    flow: AsyncFlow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, given = threading.Thread.start, 0
+
+    def scarce(thread: threading.Thread) -> None:
+        nonlocal given
+        if thread.name.startswith("night-batch"):
+            given += 1
+            if given > 2:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", scarce)
+    for number in range(10):
+        flow.add_task_definition(f"t{number}", lambda ctx: 1)
+    assert (await asyncio.wait_for(run(flow), 30)).state == "success"
+
+
+async def test_where_it_gives_none_at_all_the_task_fails(flow: AsyncFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    flow.add_task_definition("only", lambda ctx: 1)
+    done = await asyncio.wait_for(run(flow), 30)
+    assert done.tasks["only"].reason == "RuntimeError: can't start new thread"
+
+
+@pytest.mark.parametrize("path", [5, None, ["a"]])
+async def test_a_retry_of_what_is_no_path_is_refused_by_name(flow: AsyncFlow, path: Any) -> None:
+    flow.add_task_definition("only", returns(1))
+    done = await run(flow)
+    with pytest.raises(InvalidNameError):
+        flow.manual_retry(done.id, path)
+    with pytest.raises(InvalidNameError):
+        await flow.run_until_complete(path)
+    assert flow.has_task(path) is False

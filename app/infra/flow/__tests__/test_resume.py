@@ -25,6 +25,7 @@ from .. import (
     SQLiteStore,
     Store,
     TaskInterrupted,
+    WorkflowRun,
 )
 from .conftest import STORE_KINDS, Effects, FakeClock, events_of, flaky, make_store, outputs_of, returns, run, states_of
 
@@ -622,3 +623,166 @@ def test_dates_survive_a_restart(tmp_path: Path) -> None:
         done = AsyncFlow("flow", store, clock=clock).add_task_definition("a", returns(1)).run()
     with make() as store:
         assert store.load(done.id).tasks["a"].start_date == moment
+
+
+async def test_a_call_that_comes_while_the_run_is_being_saved_starts_it_anew(flow: AsyncFlow) -> None:
+    began, go_on = asyncio.Event(), False
+
+    @flow.task
+    async def only(ctx: Context) -> str:
+        began.set()
+        if go_on:
+            return "done"
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(5):  # takes a while to clean up
+                await asyncio.sleep(0)
+        raise AssertionError
+
+    run_id, first = await started(flow, began)
+    first.cancel()
+    await asyncio.sleep(0)
+    go_on = True
+    second = asyncio.create_task(flow.run_until_complete(run_id))
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert outputs_of(await second) == {"only": "done"}
+
+
+async def test_a_task_that_waits_for_its_own_run_is_told_so(flow: AsyncFlow) -> None:
+    @flow.task
+    async def only(ctx: Context) -> None:
+        await flow.run_until_complete(ctx.run.id)
+
+    done = await asyncio.wait_for(run(flow), 30)
+    assert "RunActiveError" in (done.tasks["only"].reason or "")
+
+
+async def test_a_task_may_run_another_run_of_the_same_flow(flow: AsyncFlow) -> None:
+    @flow.task
+    async def only(ctx: Context) -> Any:
+        if ctx.params["depth"] == 0:
+            return ["end"]
+        inner = await run(flow, {"depth": ctx.params["depth"] - 1}, max_concurrency=1)
+        return [ctx.params["depth"], *inner.tasks["only"].output_json]
+
+    assert outputs_of(await run(flow, {"depth": 3}, max_concurrency=1)) == {"only": [3, 2, 1, "end"]}
+
+
+def test_a_run_whose_loop_was_closed_under_it_can_be_continued(flow: AsyncFlow) -> None:
+    begun = False
+
+    @flow.task
+    async def only(ctx: Context) -> str:
+        nonlocal begun
+        if not begun:
+            begun = True
+            await asyncio.Event().wait()
+        return "done"
+
+    run_id = flow.init_run()
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(flow.run_until_complete(run_id))
+    for _ in range(5):
+        loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert begun
+    assert outputs_of(asyncio.run(flow.run_until_complete(run_id))) == {"only": "done"}
+    del abandoned
+
+
+def test_two_threads_that_continue_one_run_do_not_run_it_twice(store: Store) -> None:
+    ran: list[str] = []
+    flow = AsyncFlow("flow", store).add_task_definition("only", lambda ctx: ran.append(ctx.task_id))
+    for number in range(20):
+        run_id = flow.init_run(run_id=f"run{number}")
+        barrier = threading.Barrier(2, timeout=30)
+        ends: list[str] = []
+
+        def drive(run_id: str = run_id, barrier: threading.Barrier = barrier, ends: list[str] = ends) -> None:
+            barrier.wait()
+            try:
+                ends.append(asyncio.run(flow.run_until_complete(run_id)).state.value)
+            except RunActiveError:
+                ends.append("told")
+
+        threads = [threading.Thread(target=drive) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert sorted(ends) in (["success", "told"], ["success", "success"])
+        assert len(ran) == number + 1
+
+
+async def test_an_adopting_retry_takes_up_the_graphs_of_subflows_too(store: Store) -> None:
+    def flow(*inner: str) -> AsyncFlow:
+        child = AsyncFlow("child").add_task_definition("a", flaky(1))
+        for task_id in inner:
+            child.add_task_definition(task_id, returns(task_id))
+        return AsyncFlow("flow", store).add_subflow_definition("sub", child)
+
+    failed = await run(flow())
+    assert failed.state == "failed"
+    done = await flow("b").retry(failed.id, "sub", adopt_graph=True)
+    states = {path: task.state.value for path, task in done.get_all_tasks_recursive(store).items()}
+    assert states == {"sub": "failed", "sub.a": "failed", "sub.b": "success"}
+
+
+async def test_a_subflow_that_became_another_flow_starts_afresh(store: Store) -> None:
+    def flow(name: str) -> AsyncFlow:
+        child = AsyncFlow(name).add_task_definition("a", returns(name))
+        return AsyncFlow("flow", store).add_subflow_definition("sub", child)
+
+    run_id = flow("old").init_run()
+    real = store.commit
+    crash_at(store, 1, before=False)
+    with pytest.raises(Crash):
+        await flow("old").run_until_complete(run_id)
+    store.commit = real  # type: ignore[method-assign]
+    with pytest.raises(GraphChangedError):
+        await flow("new").run_until_complete(run_id)
+    done = await flow("new").run_until_complete(run_id, adopt_graph=True)
+    assert done.tasks["sub"].output == "new"
+
+
+@pytest.mark.parametrize("to_subflow", [True, False])
+async def test_a_task_that_changed_its_kind_runs_as_what_it_is_now(store: Store, to_subflow: bool) -> None:
+    def flow(nested: bool) -> AsyncFlow:
+        made = AsyncFlow("flow", store)
+        if nested:
+            return made.add_subflow_definition("x", AsyncFlow("child").add_task_definition("a", returns("from the child")))
+        return made.add_task_definition("x", returns("from the function"))
+
+    done = await run(flow(not to_subflow))
+    again = await flow(to_subflow).retry(done.id, "x", adopt_graph=True)
+    assert again.tasks["x"].output == ("from the child" if to_subflow else "from the function")
+    assert again.tasks["x"].type == ("flow" if to_subflow else "task")
+
+
+async def test_a_task_that_comes_back_into_the_graph_runs(store: Store) -> None:
+    run_id = await interrupted_run(store)
+    real = store.commit
+    crash_at(store, 2, before=False)
+    with pytest.raises(Crash):
+        await versions(store, "a", "c").run_until_complete(run_id, adopt_graph=True)
+    store.commit = real  # type: ignore[method-assign]
+    assert store.load(run_id).tasks["b"].state == "skipped"
+    done = await versions(store, "a", "b", "c").run_until_complete(run_id, adopt_graph=True)
+    assert states_of(done) == {"a": "success", "b": "success", "c": "success"}
+
+
+async def test_a_run_saved_from_outside_takes_the_graph_of_the_flow(store: Store) -> None:
+    store.save(WorkflowRun("by hand", "flow", {"user": "alice"}))
+    done = await versions(store, "a", "b").run_until_complete("by hand")
+    assert (done.state, states_of(done), done.params) == ("success", {"a": "success", "b": "success"}, {"user": "alice"})
+
+
+async def test_tasks_that_are_defined_anew_while_a_run_goes_on_change_later_runs(flow: AsyncFlow) -> None:
+    @flow.task
+    async def first(ctx: Context) -> None:
+        flow.add_subflow_definition("second", AsyncFlow("child"), dependencies=["first"], replace=True)
+
+    flow.add_task_definition("second", returns("as it was"), dependencies=["first"])
+    assert outputs_of(await run(flow))["second"] == "as it was"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context
+from .. import AsyncFlow, Context, runner, scripts
 from ..scripts import run_to_end
 from .conftest import returns, states_of
 
@@ -78,3 +78,41 @@ def test_an_error_comes_out_as_it_is() -> None:
     flow = AsyncFlow("script").add_task_definition("a", returns(1), dependencies=["missing"])
     with pytest.raises(ValueError, match="'missing'"):
         flow.run()
+
+
+@needs_signals
+def test_the_programs_own_handlers_are_there_again_afterwards() -> None:
+    def mine(number: int, frame: Any) -> None: ...
+
+    before = {number: signal.signal(number, mine) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        AsyncFlow("script").add_task_definition("only", returns(1)).run()
+        assert [signal.getsignal(number) for number in before] == [mine, mine]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@needs_signals
+def test_a_task_that_will_not_be_cancelled_does_not_keep_a_script_alive(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runner, "GRACE", 0.05)
+    monkeypatch.setattr(scripts, "LAST_CHANCE", 0.05)
+    flow = AsyncFlow("script")
+    released = False
+
+    @flow.task
+    async def deaf(ctx: Context) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not released:
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                pass
+
+    with pytest.raises(SystemExit):
+        flow.run(run_id="nightly")
+    released = True
+    assert states_of(flow.store.load("nightly")) == {"deaf": "scheduled"}
+    assert "'script.deaf' does not end although it was cancelled" in caplog.text

@@ -256,7 +256,7 @@ def test_a_run_is_not_mistaken_for_another(tree: Path, tmp_path: Path, capsys: p
     capsys.readouterr()
     assert source_audit.main(options(tree / "alpha", tmp_path / "out")) == 1
     problem, remedy = two_lines(capsys)
-    assert f"was begun with root {tree.resolve()}, not {(tree / 'alpha').resolve()}" in problem
+    assert f"was begun with root {tree.resolve()} (now {(tree / 'alpha').resolve()})" in problem
     assert remedy == "Start afresh with another --run-id."
     assert report_of(tmp_path / "out") == report
 

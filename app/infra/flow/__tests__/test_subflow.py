@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -355,3 +356,59 @@ async def test_the_builder_adds_subflows(effects: Effects) -> None:
         .build()
     )
     assert (await run(flow)).tasks["sub"].output == 1
+
+
+async def test_what_failed_in_a_subflow_of_a_subflow_is_tried_again_from_the_outside(store: Store, effects: Effects) -> None:
+    inner = child_of(shaky=flaky(1, "mended"), fine=effects.of("fine", 1))
+    middle = AsyncFlow("middle").add_subflow_definition("inner", inner)
+    flow = AsyncFlow("outer", store).add_subflow_definition("sub", middle)
+    failed = await run(flow)
+    assert failed.state == "failed"
+    again = AsyncFlow("outer", store).add_subflow_definition("sub", middle)
+    done = await again.retry(failed.id, "sub")
+    assert (done.state, done.tasks["sub"].output, effects.log) == ("success", {"shaky": "mended", "fine": 1}, ["fine"])
+
+
+async def test_a_params_function_runs_where_a_function_would_and_may_do_what_a_task_may(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    flow.add_task_definition("first", returns(1))
+
+    def make(ctx: Context) -> dict[str, Any]:
+        ctx.params["noted"] = True
+        return {"first": ctx.pull("first") + 1, "in_loop": threading.current_thread() is threading.main_thread()}
+
+    flow.add_subflow_definition("sub", child_of(look=lambda ctx: dict(ctx.params)), dependencies=["first"], params=make)
+    done = await run(flow, max_concurrency=1)
+    assert done.tasks["sub"].output == {"noted": True, "first": 2, "in_loop": False}
+    assert done.params == {"noted": True}
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), GeneratorExit(), StopIteration()])
+async def test_whatever_a_params_function_raises_fails_the_subflow_alone(flow: AsyncFlow, error: BaseException) -> None:
+    def make(ctx: Context) -> dict[str, Any]:
+        raise error
+
+    flow.add_task_definition("first", returns(1))
+    flow.add_subflow_definition("sub", child_of(a=returns(1)), dependencies=["first"], params=make)
+    assert states_of(await asyncio.wait_for(run(flow), 30)) == {"first": "success", "sub": "failed"}
+
+
+def test_a_coroutine_function_cannot_make_params(flow: AsyncFlow) -> None:
+    async def make(ctx: Context) -> dict[str, Any]:
+        return {}
+
+    with pytest.raises(InvalidOptionError, match="plain function"):
+        flow.add_subflow_definition("sub", child_of(a=returns(1)), params=make)  # type: ignore[arg-type]
+
+
+async def test_a_nested_flow_that_is_made_unsound_while_the_run_goes_on_fails_its_subflow(flow: AsyncFlow) -> None:
+    child = child_of(a=returns(1))
+
+    @flow.task
+    async def spoils(ctx: Context) -> None:
+        child.add_task_definition("b", returns(1), dependencies=["missing"])
+
+    flow.add_subflow_definition("sub", child, dependencies=["spoils"])
+    done = await run(flow)
+    assert states_of(done) == {"spoils": "success", "sub": "failed"}
+    assert "'missing'" in (done.tasks["sub"].reason or "")
