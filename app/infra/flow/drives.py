@@ -86,12 +86,12 @@ class Drives:
             RunActiveError: the run is being driven in another event loop, or the caller is one of its tasks.
         """
         if run_id in _driven_here.get():
-            raise RunActiveError(run_id, "wait, inside a task of its own, for")
+            raise RunActiveError(run_id, "await", "A task cannot wait for the run that it is part of.")
         while (drive := self._drives.get(run_id)) is not None:
             loop = drive.task.get_loop()
             if not loop.is_closed():
                 if loop is not asyncio.get_running_loop():
-                    raise RunActiveError(run_id, "continue from another event loop")
+                    raise _in_another_loop(run_id)
                 if not (drive.stopping or drive.task.done()):
                     return drive
                 await asyncio.wait([drive.task])
@@ -107,7 +107,7 @@ class Drives:
         """
         with self._lock:
             if run_id in self:
-                raise RunActiveError(run_id, "continue from another event loop")
+                raise _in_another_loop(run_id)
             self._starting.add(run_id)
         try:
             yield
@@ -123,3 +123,7 @@ class Drives:
     def _forget(self, drive: Drive) -> None:
         if self._drives.get(drive.run_id) is drive:
             del self._drives[drive.run_id]
+
+
+def _in_another_loop(run_id: str) -> RunActiveError:
+    return RunActiveError(run_id, "continue", "It is driven by another thread: await it in the event loop there.")

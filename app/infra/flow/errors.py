@@ -286,12 +286,12 @@ class RunMismatchError(RunError):
 class RunActiveError(RunError):
     """The run is being driven right now, so it cannot be changed from outside."""
 
-    def __init__(self, run_id: str, action: str) -> None:
-        super().__init__(run_id, action)
-        self.run_id, self.action = run_id, action
+    def __init__(self, run_id: str, action: str, advice: str = "Wait for it to end, or cancel it first.") -> None:
+        super().__init__(run_id, action, advice)
+        self.run_id, self.action, self.advice = run_id, action, advice
 
     def _sentence(self) -> str:
-        return f"Cannot {self.action} run {self.run_id!r} while it is being run. Wait for it to end, or cancel it first."
+        return f"Cannot {self.action} run {self.run_id!r} while it is being run. {self.advice}"
 
 
 class GraphChangedError(RunError):
