@@ -51,10 +51,13 @@ class Content:
     order: int = 0
     tasks: dict[int, TaskRecord] = field(default_factory=dict[int, TaskRecord])
     attempts: dict[tuple[int, int], AttemptRecord] = field(default_factory=dict[tuple[int, int], AttemptRecord])
+    commits: dict[str, int] = field(default_factory=dict[str, int])
+    """The last commit over several runs that ended in this one, for each session of a store that made any."""
 
     def apply(self, entry: dict[str, Any]) -> None:
         """Replay one journal entry. Entries hold whole records, so replaying one twice changes nothing."""
         self.order = entry.get("order", self.order)
+        self.commits.update(commits_of([entry]))
         if "run" in entry:
             self.run = _row_to_run(entry["run"])
         for row in entry.get("tasks", ()):
@@ -66,6 +69,22 @@ class Content:
 
 
 # --- the journal ---
+
+
+def tie(entries: list[dict[str, Any]], last: str, session: str, number: int) -> None:
+    """Make one commit of the entries of several runs: the last of them, in run `last`, says that all are written.
+
+    Each of the others names it, and counts for nothing until it is there. A session's numbers grow and no two sessions share
+    a name, so whatever is written to that run later cannot be taken for the end of a commit that was cut short.
+    """
+    for entry in entries[:-1]:
+        entry["with"] = (last, session, number)
+    entries[-1]["commit"] = (session, number)
+
+
+def commits_of(entries: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """The last commit that ends in one of the entries, for each session."""
+    return dict(entry["commit"] for entry in entries if "commit" in entry)
 
 
 def line(entry: dict[str, Any]) -> bytes:
@@ -87,9 +106,10 @@ def _entry_at(data: bytes, start: int) -> tuple[bytes, int] | None:
     return text, end + 1
 
 
-def parse_journal(data: bytes, name: str, store: str) -> tuple[list[dict[str, Any]], int]:
-    """The entries of a journal and the length up to the last whole one. A torn tail is dropped; damage before it is an error."""
+def parse_journal(data: bytes, name: str, store: str) -> tuple[list[dict[str, Any]], list[int]]:
+    """The whole entries of a journal and where each of them ends. A torn tail is dropped; damage before it is an error."""
     entries: list[dict[str, Any]] = []
+    ends: list[int] = []
     start = 0
     while start < len(data):
         found = _entry_at(data, start)
@@ -97,6 +117,7 @@ def parse_journal(data: bytes, name: str, store: str) -> tuple[list[dict[str, An
             break
         entries.append(json.loads(found[0]))
         start = found[1]
+        ends.append(start)
     for following in _HEAD.finditer(data, start):
         if _entry_at(data, following.start()) is not None:
             raise StoreDamagedError(store, f"{name} is damaged at byte {start}, and whole entries follow; it is left untouched")
@@ -104,7 +125,7 @@ def parse_journal(data: bytes, name: str, store: str) -> tuple[list[dict[str, An
         raise StoreFormatError(store, f"{name} was not written by this library; it is left untouched")
     if entries:
         _check_version(entries[0], name, store, of_journal=True)
-    return entries, start
+    return entries, ends
 
 
 def _check_version(head: dict[str, Any], name: str, store: str, of_journal: bool = False) -> None:
@@ -167,7 +188,7 @@ def _unreadable(shown: dict[str, Any], **more: Any) -> dict[str, Any]:
             value = _moment(value)
         elif name in _VALUES:
             if name == "logs":
-                value = [[_moment(moment), *rest] for moment, *rest in value]
+                value = [[_moment(moment), *rest] for moment, *rest in value or ()]
             value = "" if value is None and name == "graph" else as_text(value)
         columns[name] = value
     return columns
@@ -186,7 +207,9 @@ def _moment(text: str) -> int | None:
 def folded(content: Content) -> str:
     """The readable file's text: JSON, with one line per task and attempt, and the run in the first two lines."""
     assert content.run is not None
-    head = {"format": FORMAT, "version": VERSION, "order": content.order}
+    head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "order": content.order}
+    if content.commits:
+        head["commits"] = content.commits
     left_out = frozenset({"run_id"})
     tasks = _list(_readable(content.tasks[key], left_out) for key in sorted(content.tasks))
     attempts = _list(_readable(content.attempts[key], left_out) for key in sorted(content.attempts))
@@ -231,6 +254,7 @@ def parse_folded(text: bytes, name: str, store: str) -> Content:
         run: dict[str, Any] = {"graph": "", **_unreadable(tree["run"])}
         run["state"] = ExecutionState(run["state"])
         content = Content(RunRecord(**run), tree["order"])
+        content.commits.update((session, int(number)) for session, number in dict(tree.get("commits", {})).items())
         for shown in tree.get("tasks", ()):
             columns = _unreadable(shown, run_id=run["id"])
             columns.update(type=TaskType(columns["type"]), state=ExecutionState(columns["state"]))

@@ -23,6 +23,7 @@ from .json_format import (
     VERSION,
     Content,
     attempt_row,
+    commits_of,
     file_stem,
     folded,
     line,
@@ -31,6 +32,7 @@ from .json_format import (
     parse_journal,
     run_row,
     task_row,
+    tie,
 )
 from .models import TERMINAL_STATES
 from .records import AttemptRecord, Changes, RunRecord, TaskRecord
@@ -47,8 +49,8 @@ class JsonStore(BaseStore):
         folder: where the files lie; it is created where nothing is. It should lie on a local disk.
         codec: how values are written and read; brings the types registered with it.
 
-    A commit that touches a run and its subflow runs writes several journals, the innermost run's first. Cut short by a kill,
-    it leaves an inner run ahead of the outer one, never the reverse; resuming the outer run takes up where the inner one stands.
+    A commit that touches a run and its subflow runs writes several journals, the innermost run's first. The last one makes it
+    count: what a kill before that leaves in the others is no part of their runs, and cut off when those are next written.
     """
 
     def __init__(self, folder: str | os.PathLike[str] = "./runs", *, codec: ValueCodec | None = None) -> None:
@@ -64,6 +66,10 @@ class JsonStore(BaseStore):
         """Runs that have ended and are to be folded."""
         self._parents: dict[str, str | None] = {}
         self._last_order = 0
+        self._session = ""
+        """Names the commits over several runs, with their number; nobody else's go by this name, nor those after a failed one."""
+        self._complete: dict[str, int] = {}
+        """The last of them known to be complete, for each session: all before it are so too."""
 
     def __repr__(self) -> str:
         return f"JsonStore({str(self.folder)!r})"
@@ -77,6 +83,7 @@ class JsonStore(BaseStore):
                 raise StoreFormatError(repr(self), "the path is a file; name a folder, or use SQLiteStore for a file")
             self.folder.mkdir(parents=True, exist_ok=True)
             self._opened, self._closed = True, False
+            self._session = os.urandom(8).hex()
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -118,16 +125,22 @@ class JsonStore(BaseStore):
             # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
             parents = ChainMap[str, str | None]({}, self._parents)
             entries = self._entries(changes, parents)
+            order = list(entries)
+            number = self._complete.get(self._session, 0) + 1
+            if len(order) > 1:
+                order.sort(key=lambda run_id: _depth(run_id, parents), reverse=True)
+                tie([entries[run_id] for run_id in order], order[-1], self._session, number)
             lengths: dict[str, int | None] = {}
             try:
-                for run_id in sorted(entries, key=lambda run_id: _depth(run_id, parents), reverse=True):
+                for run_id in order:
                     is_new = "order" in entries[run_id]
                     journal = self._create(run_id) if is_new else self._journal(run_id)
-                    lengths[run_id] = None if is_new else os.lseek(journal, 0, os.SEEK_END)
+                    lengths[run_id] = None if is_new else os.lseek(journal, 0, os.SEEK_CUR)
                     _write_all(journal, line(entries[run_id]))
             except BaseException:
                 self._take_back(lengths)
                 raise
+            self._complete[self._session] = number
             self._parents.update(parents.maps[0])
             self._unsynced.update(dict.fromkeys(entries))
             for run in (*changes.new_runs, *changes.runs):
@@ -139,18 +152,22 @@ class JsonStore(BaseStore):
                 self._flush()
 
     def _take_back(self, lengths: Mapping[str, int | None]) -> None:
-        """Cut off what a failed commit wrote: nothing half done stays behind."""
-        for run_id, length in lengths.items():
-            # By name, since a commit over many runs may have closed it again.
+        """Cut off what a failed commit wrote: nothing half done stays behind.
+
+        The last journal goes first: from then on the others hold nothing that counts, however far this comes.
+        """
+        self._session = os.urandom(8).hex()
+        for run_id in lengths:
             self._let_go(run_id)
-            journal = self._path(run_id, ".journal")
+        for run_id, length in reversed(list(lengths.items())):
+            journal = self._path(run_id, ".journal")  # by name, since a commit over many runs may have closed it
             try:
                 if length is None:
                     journal.unlink()
                 else:
                     os.truncate(journal, length)
             except OSError:
-                pass  # the commit's own error says enough; a torn line is cut off when the journal is next opened
+                break  # the commit's own error says enough; what is left is cut off when the journal is next opened
 
     def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, dict[str, Any]]:
         """One journal entry per run that the changes touch."""
@@ -182,18 +199,21 @@ class JsonStore(BaseStore):
         return self._keep(run_id, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600))
 
     def _journal(self, run_id: str) -> int:
-        """The open journal of a run, cut back to its last whole entry if a kill left it torn."""
+        """The open journal of a run, at its end, cut back to the last entry that counts if a kill left more."""
         journal = self._journals.get(run_id)
         if journal is not None:
-            if os.fstat(journal).st_nlink:
+            status = os.fstat(journal)
+            if status.st_nlink and status.st_size == os.lseek(journal, 0, os.SEEK_CUR):
                 self._journals.move_to_end(run_id)
                 return journal
-            self._let_go(run_id)  # another process folded it away: what is written there, nobody reads
+            # Another process folded it away, so nobody reads what is written there, or wrote to it, and may have been killed.
+            self._let_go(run_id)
         path = self._path(run_id, ".journal")
         journal = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
         try:
-            whole = self._entries_of(path)[1]
-            os.ftruncate(journal, whole)
+            length = self._entries_of(path)[1]
+            os.ftruncate(journal, length)
+            os.lseek(journal, length, os.SEEK_SET)
         except BaseException:
             os.close(journal)
             raise
@@ -286,7 +306,31 @@ class JsonStore(BaseStore):
             )
 
     def _entries_of(self, journal: Path) -> tuple[list[dict[str, Any]], int]:
+        """The entries that count and the length up to the last of them.
+
+        Only the last one can belong to a commit that was cut short: whoever went on has first cut off such a one.
+        """
+        entries, ends = self._whole_entries(journal)
+        if entries and "with" in entries[-1] and not self._is_complete(*entries[-1]["with"]):
+            del entries[-1], ends[-1]
+        return entries, ends[-1] if ends else 0
+
+    def _whole_entries(self, journal: Path) -> tuple[list[dict[str, Any]], list[int]]:
         return parse_journal(_bytes_of(journal) or b"", journal.name, repr(self))
+
+    def _is_complete(self, last: str, session: str, number: int) -> bool:
+        """Whether a commit over several runs has been written to the last of them.
+
+        The journal is looked at before the file that it may be folded into meanwhile. A commit that another process is
+        just writing is not complete yet, and its runs read as they were before it.
+        """
+        if self._complete.get(session, 0) < number:
+            commits = commits_of(self._whole_entries(self._path(last, ".journal"))[0])
+            path = self._path(last, ".json")
+            if session not in commits and (data := _bytes_of(path)) is not None:
+                commits = parse_folded(data, path.name, repr(self)).commits
+            self._complete[session] = max(self._complete.get(session, 0), commits.get(session, 0))
+        return self._complete.get(session, 0) >= number
 
     def _content(self, run_id: str) -> tuple[RunRecord, Content]:
         if not isinstance(run_id, str):
@@ -299,7 +343,7 @@ class JsonStore(BaseStore):
     def _exists(self, run_id: str) -> bool:
         if self._path(run_id, ".json").exists():
             return True
-        # A journal without one whole entry is what a kill at the very first write leaves: no run.
+        # A journal without an entry that counts is what a kill in the very first commit leaves: no run.
         journal = self._path(run_id, ".journal")
         if not journal.exists():
             return False

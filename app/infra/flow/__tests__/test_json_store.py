@@ -16,7 +16,9 @@ from typing import Any
 import pytest
 
 from .. import (
+    AsyncFlow,
     Changes,
+    Context,
     JsonStore,
     RunNotFoundError,
     State,
@@ -27,6 +29,7 @@ from .. import (
     json_store,
 )
 from ..json_format import file_stem
+from ..records import RunRecord
 from ..testing.store_contract import a_run, a_task, an_attempt, snapshot
 
 ENDED = a_run(state=State.SUCCESS)
@@ -305,30 +308,320 @@ def test_a_fold_while_somebody_reads(store: JsonStore, folder: Path, monkeypatch
     assert list(files_in(folder)) == ["run.json"]
 
 
-def test_a_kill_between_the_journals_of_one_commit(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in mid-commit over a tree of runs, an inner run may be ahead of the outer one, never the reverse."""
-    parents = {"root": None, "child": "root", "inner": "child"}
-    runs = [a_run(run_id, parent_run_id=parent) for run_id, parent in parents.items()]
-    copies = Copies(folder)
-    monkeypatch.setattr(os, "write", copies.before(os.write))
-    store.commit(Changes(new_runs=runs))
-    store.commit(Changes(runs=[replace(run, state=State.SUCCESS) for run in reversed(runs)]))
-    monkeypatch.undo()
+# --- kills in a commit over several runs ---
+
+TREE = {"root": None, "child": "root", "inner": "child", "sibling": "root", "other": None}
+
+
+def in_tree(run_id: str, **columns: Any) -> RunRecord:
+    """The record of a run of `TREE`, or of a new child of its root."""
+    return a_run(run_id, parent_run_id=TREE.get(run_id, "root"), **columns)
+
+
+COMMITS = {
+    "a child ends with its parent's task": Changes(
+        runs=[in_tree("child", state=State.FAILED)],
+        tasks=[a_task(0, "child", reason="half"), a_task(0, "root", reason="half")],
+        attempts=[an_attempt(1, run_id="child")],
+    ),
+    "a new child": Changes(
+        new_runs=[in_tree("new")], tasks=[a_task(0, "new", reason="half"), a_task(0, "root", child_run_id="new")]
+    ),
+    "a new tree": Changes(new_runs=[a_run("above"), a_run("new", parent_run_id="above")]),
+    "siblings without their parent": Changes(tasks=[a_task(0, "child", reason="half"), a_task(0, "sibling", reason="half")]),
+    "runs of two trees": Changes(runs=[in_tree(run_id, state=State.CANCELLED) for run_id in ("other", "inner", "root")]),
+    "all of them, to the disk": Changes(runs=[in_tree(run_id, state=State.SUCCESS) for run_id in TREE], flush=True),
+}
+
+
+def a_tree(store: JsonStore, ended: str = "") -> None:
+    """Make the runs of `TREE`, of which the ended ones are folded."""
+    runs = [in_tree(run_id) for run_id in TREE]
+    store.commit(Changes(new_runs=runs, tasks=[a_task(0, run.id) for run in runs]))
+    store.commit(Changes(runs=[in_tree(run_id, state=State.FAILED) for run_id in ended.split()], flush=True))
+
+
+def files_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read from now on."""
+    read, names = json_store._bytes_of, list[str]()
+
+    def name_and_read(path: Path) -> bytes | None:
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setattr(json_store, "_bytes_of", name_and_read)
+    return names
+
+
+def copies_of_a_kill(store: JsonStore, changes: Changes, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Path], Path]:
+    """Commit the changes. What a kill before each journal's entry would leave, and what one after the last of them would."""
+    copies = Copies(store.folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(json_store, "_write_all", copies.before(json_store._write_all))
+        store.commit(changes)
     copies.take()
-    seen: list[list[str | None]] = []
+    count = len({run.id for run in (*changes.new_runs, *changes.runs)} | {task.run_id for task in changes.tasks})
+    return copies.made[:count], copies.made[count]
+
+
+@pytest.mark.parametrize("ended", ["", "root", "child", "root child inner sibling other"])
+@pytest.mark.parametrize("commit", COMMITS)
+def test_a_kill_between_the_journals_of_one_commit(
+    store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch, commit: str, ended: str
+) -> None:
+    """Killed before the last journal of a commit is written, all runs are as before; killed after it, as the commit says.
+
+    Whichever run is written first after that, and whichever of them is folded in between, that stays so; and the commit
+    can be made again.
+    """
+    changes = COMMITS[commit]
+    a_tree(store, ended)
+    before = snapshot(store)
+    halves, whole = copies_of_a_kill(store, changes, monkeypatch)
+    after = snapshot(store)
+    assert after != before
+    assert len(halves) > 1
+    assert found_in(whole) == after
+    (last,) = (name for name, data in files_in(whole).items() if ".journal" in name and files_in(halves[-1]).get(name) != data)
+    torn = shutil.copytree(halves[-1], whole.with_name("torn"))
+    (torn / last).write_bytes((whole / last).read_bytes()[:-1])
+    halves.append(torn)
+    for half in halves:
+        assert found_in(half) == before
+    for number, half in enumerate(halves):
+        order = sorted(TREE, reverse=bool(number % 2))
+        with JsonStore(half) as found:
+            for run_id in order:
+                found.commit(Changes(tasks=[a_task(1, run_id)]))
+                assert snapshot(found)[run_id] == (before[run_id][0], [*before[run_id][1], a_task(1, run_id)], before[run_id][2])
+            found.commit(Changes(tasks=[a_task(2, run_id) for run_id in order], flush=True))
+        assert found_in(half)["order"] == before["order"]
+        assert not any(b"half" in data for name, data in files_in(half).items() if name != "new.journal")
+        with JsonStore(half) as found:
+            found.commit(changes)
+        more = {run_id: [a_task(1, run_id), a_task(2, run_id)] for run_id in TREE}
+        assert found_in(half) == {
+            name: row if name == "order" else (row[0], row[1] + more.get(name, []), row[2]) for name, row in after.items()
+        }
+
+
+def test_a_cut_short_commit_is_never_completed_by_a_later_one(
+    store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many commits over several runs the outer run takes part in later, and folded or not, the half one stays out."""
+    a_tree(store)
+    before = snapshot(store)
+    (_, half), _ = copies_of_a_kill(store, COMMITS["a child ends with its parent's task"], monkeypatch)
+    for number in range(4):
+        state = (State.RUNNING, State.SUCCESS)[number % 2]
+        with JsonStore(half) as found:
+            for _ in range(3):
+                found.commit(Changes(runs=[in_tree("root", state=state), in_tree("sibling", state=state)], flush=True))
+        now = found_in(half)
+        assert now["root"][0].state is state
+        assert now["child"] == before["child"]
+
+
+def test_an_id_of_a_run_that_came_to_nothing_can_be_used(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new run whose commit was cut short does not exist: it is not listed or found, and its id is free for another run."""
+    a_tree(store)
+    (_, half), _ = copies_of_a_kill(store, COMMITS["a new child"], monkeypatch)
+    assert (half / "new.journal").exists()
+    with JsonStore(half) as found:
+        assert not found.exists("new")
+        assert found.list_children("root") == ["sibling", "child"]
+        for use in (lambda: found.load("new"), lambda: found.commit(Changes(tasks=[a_task(1, "new")]))):
+            with pytest.raises(RunNotFoundError):
+                use()
+        found.commit(Changes(new_runs=[a_run("new", flow_name="again")]))
+    assert found_in(half)["new"] == (a_run("new", flow_name="again"), [], [])
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+def test_a_reader_in_mid_commit(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch, commit: str) -> None:
+    """Another process that reads while a commit is being written to its journals, sees none of it; after the last, all of it."""
+    a_tree(store)
+    write, seen = json_store._write_all, list[dict[str, Any]]()
+    with JsonStore(folder) as reader:
+        before = snapshot(reader)
+
+        def read_and_write(descriptor: int, data: bytes) -> None:
+            seen.append(snapshot(reader))
+            write(descriptor, data)
+
+        changes = replace(COMMITS[commit], flush=False)
+        monkeypatch.setattr(json_store, "_write_all", read_and_write)
+        store.commit(changes)
+        assert seen == [before] * len(seen)
+        assert snapshot(reader) == snapshot(store) != before
+
+
+def test_no_number_of_a_commit_is_given_twice(store: JsonStore, folder: Path) -> None:
+    """Whatever a process reads of others' commits in between, each commit over several runs has a name and number of its own."""
+    a_tree(store)
+    with JsonStore(folder) as other:
+        for number in range(3):
+            store.commit(Changes(tasks=[a_task(number, "root"), a_task(number, "child")]))
+            store.commit(Changes(tasks=[a_task(number, "inner"), a_task(number, "other")]))
+            other.commit(Changes(tasks=[a_task(number, "root"), a_task(number, "sibling")]))
+            assert store.read_tasks("sibling")[number] == a_task(number, "sibling")
+    lines = [line for data in files_in(folder).values() for line in data.splitlines()]
+    ends = [tuple(entry["commit"]) for entry in (json.loads(line[18:]) for line in lines) if "commit" in entry]
+    assert len(set(ends)) == len(ends) == 10
+
+
+def test_many_children_are_listed_with_few_looks(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that lists the children of another one's run reads that run's journal once for all of them, not once for each."""
+    store.commit(Changes(new_runs=[a_run("root")]))
+    for number in range(20):
+        store.commit(Changes(new_runs=[in_tree(f"child{number}")], tasks=[a_task(number, "root")]))
+    looked_at = files_read(monkeypatch)
+    with JsonStore(folder) as other:
+        assert len(other.list_children("root")) == 20
+    assert looked_at.count("root.journal") == 2
+
+
+@pytest.mark.parametrize("tail", ["whole", "torn"])
+def test_another_process_is_killed_in_an_open_journal(
+    store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tail: str
+) -> None:
+    """A process that has a journal open and goes on after another one was killed writing to it, first cuts off what that left."""
+    a_tree(store)
+    shutil.copytree(folder, tmp_path / "elsewhere")
+    with JsonStore(tmp_path / "elsewhere") as other:
+        (_, half), _ = copies_of_a_kill(other, COMMITS["a child ends with its parent's task"], monkeypatch)
+    left = (half / "child.journal").read_bytes()
+    (folder / "child.journal").write_bytes(left if tail == "whole" else left[:-9])
+    store.commit(Changes(tasks=[a_task(1, "root"), a_task(1, "child")]))
+    assert store.read_tasks("child") == [a_task(0, "child"), a_task(1, "child")]
+    assert found_in(folder)["child"] == (in_tree("child"), [a_task(0, "child"), a_task(1, "child")], [])
+
+
+def test_two_processes_take_turns_at_open_journals(store: JsonStore, folder: Path) -> None:
+    """What two processes write in turns to the same runs, one by one and over several of them, is all there."""
+    a_tree(store)
+    with JsonStore(folder) as other:
+        for number in range(1, 9):
+            writer = (store, other)[number // 2 % 2]
+            writer.commit(Changes(tasks=[a_task(number, run_id) for run_id in ("child", "root")[number % 3 % 2 :]]))
+            assert snapshot(store) == snapshot(other) == found_in(folder)
+    assert [task.position for task in store.read_tasks("root")] == list(range(9))
+    assert [task.position for task in store.read_tasks("child")] == [0, 2, 3, 5, 6, 8]
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_commit_that_could_not_be_taken_back(
+    store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """Where the disk is full and nothing can be cut off either, what was written counts for nothing, now and later."""
+    a_tree(store)
+    before = snapshot(store)
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full_disk(after))
+        patch.setattr(os, "truncate", fail)
+        with pytest.raises(StoreError, match="No space left"):
+            store.commit(COMMITS["a child ends with its parent's task"])
+    assert snapshot(store) == before == found_in(folder)
+    store.commit(Changes(tasks=[a_task(1, "root"), a_task(1, "sibling")]))
+    store.commit(Changes(tasks=[a_task(2, "root"), a_task(2, "sibling")]))
+    assert snapshot(store)["child"] == before["child"] == found_in(folder)["child"]
+    store.commit(Changes(tasks=[a_task(1, "child")]))
+    assert found_in(folder)["child"][1] == [a_task(0, "child"), a_task(1, "child")]
+
+
+def test_the_last_journal_is_taken_back_first(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where taking back a commit that was written but given up is cut short, by a kill or an error, all of it stays or none."""
+    a_tree(store)
+    before = snapshot(store)
+    write, truncate, copies = json_store._write_all, os.truncate, Copies(folder)
+
+    def write_and_stop(descriptor: int, data: bytes) -> None:
+        write(descriptor, data)
+        if b'"commit"' in data:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json_store, "_write_all", write_and_stop)
+        patch.setattr(os, "truncate", copies.before(os.truncate))
+        with pytest.raises(KeyboardInterrupt):
+            store.commit(COMMITS["all of them, to the disk"])
+    assert len(copies.made) == len(TREE)
+    assert {run[0].state for run_id, run in found_in(copies.made[0]).items() if run_id in TREE} == {State.SUCCESS}
+    for copy in copies.made[1:]:
+        assert found_in(copy) == before
+    assert snapshot(store) == before
+    cut = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
+
+    def fail_once(path: Path, length: int) -> None:
+        for error in cut:
+            raise error
+        truncate(path, length)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(json_store, "_write_all", write_and_stop)
+        patch.setattr(os, "truncate", fail_once)
+        with pytest.raises(KeyboardInterrupt):
+            store.commit(COMMITS["all of them, to the disk"])
+    assert snapshot(store) == found_in(copies.made[0])
+
+
+def test_a_commit_reads_no_file(store: JsonStore, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commits to runs in use look at no file, those to one run add nothing to their entry, and reading a run reads no other."""
+    a_tree(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(json_store, "_bytes_of", pytest.fail)
+        store.commit(Changes(tasks=[a_task(1, "child")]))
+        store.commit(Changes(tasks=[a_task(1, "root"), a_task(2, "child")]))
+        store.commit(Changes(tasks=[a_task(3, "child")]))
+    looked_at = files_read(monkeypatch)
+    store.commit(Changes(tasks=[a_task(4, "root"), a_task(4, "child")]))
+    assert len(store.read_tasks("child")) == 5
+    assert looked_at == ["child.json", "child.journal"]
+    entries = [json.loads(line[18:]) for line in (folder / "child.journal").read_bytes().splitlines()]
+    assert [sorted(entry) for entry in entries[1:]] == [["tasks"], ["tasks", "with"], ["tasks"], ["tasks", "with"]]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_flow_killed_at_any_write(folder: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """A flow with a subflow, killed at any write of its store, ends as an undisturbed one: no orphan, and no end twice."""
+
+    def flow_in(store: JsonStore) -> AsyncFlow:
+        child = AsyncFlow("child")
+
+        @child.task
+        async def work(ctx: Context) -> int:
+            if fails:
+                raise ValueError("as ever")
+            return 7
+
+        flow = AsyncFlow("parent", store)
+        flow.add_subflow_definition("sub", child)
+        flow.add_task_definition("last", lambda ctx: ctx.pull_output("sub"), dependencies=["sub"])
+        return flow
+
+    def result(store: JsonStore) -> tuple[object, ...]:
+        run = flow_in(store).run(run_id="run")
+        (child_id,) = store.list_children("run")
+        assert len(store.list_runs()) == 2
+        ends = [attempt.result for attempt in store.list_attempts(child_id) if attempt.result != "interrupted"]
+        child = store.load(child_id)
+        tasks = [(task.task_id, task.state, task.reason) for task in (*run.tasks.values(), *child.tasks.values())]
+        return run.state, child.state, ends, tasks, run.tasks["last"].output_json
+
+    copies = Copies(folder)
+    folder.mkdir()
+    with monkeypatch.context() as patch, JsonStore(folder) as store:
+        patch.setattr(os, "write", copies.before(os.write))
+        undisturbed = result(store)
+    assert undisturbed[:3] == ((State.FAILED, State.FAILED, ["failed"]) if fails else (State.SUCCESS, State.SUCCESS, ["success"]))
+    assert len(copies.made) > 6
     for copy in copies.made:
-        with JsonStore(copy) as found:
-            seen.append([found.read_run(run_id).state.value if found.exists(run_id) else None for run_id in parents])
-    new, done = "scheduled", "success"
-    assert seen == [
-        [None, None, None],
-        [None, None, new],
-        [None, new, new],
-        [new, new, new],
-        [new, new, done],
-        [new, done, done],
-        [done, done, done],
-    ]
+        with JsonStore(copy) as store:
+            assert result(store) == undisturbed
 
 
 # --- trouble of the medium ---
