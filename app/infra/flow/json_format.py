@@ -28,6 +28,7 @@ _VERBATIM = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
 _HEAD = re.compile(rb"([0-9a-f]{8}) ([0-9a-f]{8}) (?=\{)")  # of a journal entry: length, checksum
 _MOMENTS = frozenset({"created", "started", "ended", "due"})
+_GRAPH = [column.name for column in fields(RunRecord)].index("graph")
 _VALUES = frozenset({"params", "graph", "input", "output", "logs"})
 
 
@@ -55,11 +56,15 @@ class Content:
     """The last commit over several runs that ended in this one, for each session of a store that made any."""
 
     def apply(self, entry: dict[str, Any]) -> None:
-        """Replay one journal entry. Entries hold whole records, so replaying one twice changes nothing."""
+        """Replay one journal entry.
+
+        Entries hold whole records, so replaying one twice changes nothing; only a run's graph, which may be large, is left out
+        (None) where it is as it was.
+        """
         self.order = entry.get("order", self.order)
         self.commits.update(commits_of([entry]))
         if "run" in entry:
-            self.run = _row_to_run(entry["run"])
+            self.run = _row_to_run(entry["run"], self.run.graph if self.run is not None else "")
         for row in entry.get("tasks", ()):
             task = _row_to_task(row)
             self.tasks[task.position] = task
@@ -140,14 +145,22 @@ def _check_version(head: dict[str, Any], name: str, store: str, of_journal: bool
         raise StoreVersionError(store, f"{name} has version {version}, this library knows up to {VERSION}; use the newer one")
 
 
-run_row = attrgetter(*(column.name for column in fields(RunRecord)))
+_run_row = attrgetter(*(column.name for column in fields(RunRecord)))
 task_row = attrgetter(*(column.name for column in fields(TaskRecord)))
 attempt_row = attrgetter(*(column.name for column in fields(AttemptRecord)))
 
 
-def _row_to_run(row: list[Any]) -> RunRecord:
+def run_row(run: RunRecord, known_graph: str | None = None) -> list[Any]:
+    """A run as the journal holds it; `known_graph` is the graph that the journal says the run has so far."""
+    row = list(_run_row(run))
+    if known_graph == run.graph:
+        row[_GRAPH] = None
+    return row
+
+
+def _row_to_run(row: list[Any], graph_before: str) -> RunRecord:
     run_id, flow_name, params, graph, created, state, *rest = row
-    return RunRecord(run_id, flow_name, params, graph, created, ExecutionState(state), *rest)
+    return RunRecord(run_id, flow_name, params, graph_before if graph is None else graph, created, ExecutionState(state), *rest)
 
 
 def _row_to_task(row: list[Any]) -> TaskRecord:

@@ -65,6 +65,8 @@ class JsonStore(BaseStore):
         self._ended: dict[str, None] = {}
         """Runs that have ended and are to be folded."""
         self._parents: dict[str, str | None] = {}
+        self._graphs: dict[str, str] = {}
+        """The graphs of runs as they were last written: each change of a run need not write them again."""
         self._last_order = 0
         self._session = ""
         """Names the commits over several runs, with their number; nobody else's go by this name, nor those after a failed one."""
@@ -95,6 +97,7 @@ class JsonStore(BaseStore):
                     self._flush()
             finally:
                 self._parents.clear()
+                self._graphs.clear()
                 while self._journals:
                     os.close(self._journals.popitem()[1])
 
@@ -141,6 +144,7 @@ class JsonStore(BaseStore):
                 self._take_back(lengths)
                 raise
             self._complete[self._session] = number
+            self._graphs.update((run.id, run.graph) for run in (*changes.new_runs, *changes.runs))
             self._parents.update(parents.maps[0])
             self._unsynced.update(dict.fromkeys(entries))
             for run in (*changes.new_runs, *changes.runs):
@@ -179,7 +183,7 @@ class JsonStore(BaseStore):
             entries[run.id] = {"format": FORMAT, "version": VERSION, "order": self._last_order}
             parents[run.id] = run.parent_run_id
         for run in (*changes.new_runs, *changes.runs):
-            self._entry(entries, run.id, parents)["run"] = run_row(run)
+            self._entry(entries, run.id, parents)["run"] = run_row(run, self._graphs.get(run.id))
         for task in changes.tasks:
             self._entry(entries, task.run_id, parents).setdefault("tasks", []).append(task_row(task))
         for attempt in changes.attempts:
@@ -241,6 +245,7 @@ class JsonStore(BaseStore):
         for run_id in list(self._ended):
             self._fold(run_id)
             self._ended.pop(run_id)
+            self._graphs.pop(run_id, None)
         self._unsynced.clear()
 
     def _fold(self, run_id: str) -> None:

@@ -19,6 +19,7 @@ from .. import (
     AsyncFlow,
     Changes,
     Context,
+    ExecutionState,
     JsonStore,
     RunNotFoundError,
     State,
@@ -896,3 +897,20 @@ def test_a_plain_id_is_its_own_file_name() -> None:
     """People find the file of `nightly-2024-01-31` by its name."""
     for run_id in ("nightly-2024-01-31", "a", "7", "under_score", "0190b6a1-7c3e-7d2a-9c1b-3f2e1d0c9b8a"):
         assert file_stem(run_id) == run_id
+
+
+def test_a_runs_graph_is_written_once_and_read_with_every_later_change(store: JsonStore, folder: Path) -> None:
+    """Tasks that change params change the run's row: a large graph in it would be written again for each of them."""
+    record = a_run("run", graph='{"a":[]}' + " " * 10_000)
+    store.commit(Changes(new_runs=[record]))
+    before = (folder / "run.journal").stat().st_size
+    for number in range(50):
+        record.params = f'{{"n":{number}}}'
+        store.commit(Changes(runs=[record]))
+    assert (folder / "run.journal").stat().st_size - before < 10_000
+    record.graph = '{"b":[]}'
+    store.commit(Changes(runs=[record]))
+    record.state = ExecutionState.RUNNING
+    store.commit(Changes(runs=[record]))
+    with JsonStore(folder) as other:
+        assert other.read_run("run") == store.read_run("run") == record
