@@ -66,6 +66,18 @@ def test_what_is_no_store_is_refused_at_once(store: Any) -> None:
     assert flow.store is kept
 
 
+def test_a_store_may_come_in_a_wrapper() -> None:
+    class Wrapper:
+        def __init__(self, store: MemoryStore) -> None:
+            self.store = store
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.store, name)
+
+    wrapped: Any = Wrapper(MemoryStore())
+    assert AsyncFlow("flow", wrapped).add_task_definition("only", returns(1)).run().state == "success"
+
+
 def test_ids_that_the_flow_makes_are_never_shared() -> None:
     flow = AsyncFlow("flow", make_id=lambda: "always the same")
     flow.init_run()
