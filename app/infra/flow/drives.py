@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from .cancellation import cancel_once
 from .errors import RunActiveError
 from .models import WorkflowRun
 
@@ -58,12 +59,12 @@ class Drive:
 
     async def _stop(self) -> None:
         self.stopping = True
+        cancel_once(self.task)
         while not self.task.done():
-            self.task.cancel()
             try:
                 await asyncio.wait([self.task])
             except asyncio.CancelledError:
-                continue  # asked again: so is the run, which then stops waiting for its tasks
+                self.task.cancel()  # asked again: so is the run, which then stops waiting for its tasks
         if not self.task.cancelled():
             self.task.result()  # what kept it from saving is more than a cancellation
 

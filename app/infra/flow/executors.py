@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from .cancellation import cancel_once
 from .codec import clean
 from .context import Context
 from .models import Failure
@@ -154,7 +155,7 @@ class CoroutineExecutor:
     def cancel(self) -> None:
         """See `Executor.cancel`."""
         for task in list(self._tasks):
-            task.cancel()
+            cancel_once(task)
 
     async def wait(self, seconds: float) -> None:
         """See `Executor.wait`."""
