@@ -128,6 +128,8 @@ class Context:
     def log(self, message: object, level: int = logging.INFO) -> None:
         """Write a line to the flow's logger (`night_batch.<flow name>`) and keep it with this attempt in the store.
 
+        The log record carries `flow_name`, `run_id`, `task_id` and `attempt_number` (`attempt` for short).
+
         Args:
             message: the line; anything else than a string is converted.
             level: a level of the standard `logging` module.
@@ -136,7 +138,9 @@ class Context:
         self._logs.append((self._scope.now(), level, text))
         logger = self._scope.logger
         if logger.isEnabledFor(level):
-            extra = {**self._scope.identity, "task_id": self.task_id, "attempt_number": self.attempt_number}
+            attempt = self.attempt_number
+            # Under both names: the context's own, and the shorter one that people guess when they write a format string.
+            extra = {**self._scope.identity, "task_id": self.task_id, "attempt_number": attempt, "attempt": attempt}
             logger.log(level, "%s", text, extra=extra, stacklevel=2)
 
     # --- for whoever runs the attempt ---

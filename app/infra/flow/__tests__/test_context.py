@@ -27,6 +27,7 @@ async def test_log_goes_to_the_flows_logger_with_the_facts_on_the_record(
     assert (record.name, record.levelname, record.getMessage()) == ("night_batch.test_flow", "INFO", "reading %d rows")
     assert record.funcName == "only", "the record points at the line in the task"
     facts = [(r.flow_name, r.run_id, r.task_id, r.attempt_number) for r in caplog.records]  # type: ignore[attr-defined]
+    assert [r.attempt for r in caplog.records] == [0, 0, 1, 1]  # type: ignore[attr-defined]
     assert facts == [("test_flow", done.id, "only", attempt) for attempt in (0, 0, 1, 1)]
     assert [r.levelno for r in caplog.records] == [20, 30, 20, 30]
 
