@@ -17,14 +17,12 @@ from enum import Enum
 from math import isfinite
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import BuiltinFunctionType
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, place_of, shown
 from .models import AttemptResult, ExecutionState, TaskType
-
-T = TypeVar("T")
 
 MAX_DEPTH = 100
 """How deeply containers may nest. Python's own JSON reader recurses, and a tag adds levels of its own."""
@@ -39,7 +37,6 @@ _to_ascii: Callable[[Any], str] = json.JSONEncoder(
 ).encode
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")  # between two surrogates that JSON would read as one character
 _PLAIN_SCALARS = frozenset({str, bool, type(None)})
-_IMMUTABLE = frozenset({str, int, float, bool, type(None)})
 
 
 def _is_plain(value: Any, depth: int) -> bool:

@@ -30,9 +30,13 @@ def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: 
     """
     if params is None:
         return {}
+    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in _named(params, task_id).items()}
+
+
+def _named(params: Any, task_id: str | None) -> Mapping[str, Any]:
     if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
         raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in params.items()}
+    return params
 
 
 def new_run(
@@ -81,10 +85,7 @@ def subflow_params_function(params: Callable[[Context], Any], task_id: str) -> C
     """A user's function that makes a subflow's own params, as one that an executor can call."""
 
     def own_params(ctx: Context) -> dict[str, Any]:
-        own = params(ctx)
-        if not isinstance(own, Mapping) or not all(type(key) is str for key in own):
-            raise InvalidOptionError("params", own, "a mapping from names (strings) to values", task_id)
-        return dict(own)
+        return dict(_named(params(ctx), task_id))
 
     return own_params
 

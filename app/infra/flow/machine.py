@@ -295,7 +295,7 @@ class RunMachine:
                     self._archive(step, record, result)
                 self._move(step, record, SCHEDULED)
             else:
-                self._touch(step, record)
+                step.changes.tasks.append(record)
             record.try_number = record.interruptions = 0
             record.started = record.ended = record.due = None
             record.output = record.error = record.reason = record.logs = None
@@ -348,9 +348,6 @@ class RunMachine:
         if record.state is not RUNNING:
             raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
         self._move(step, record, target)
-
-    def _touch(self, step: Step, record: TaskRecord) -> None:
-        step.changes.tasks.append(record)
 
     def _move_run(self, step: Step, target: ExecutionState) -> None:
         source = self.run.state

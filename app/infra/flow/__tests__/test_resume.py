@@ -54,6 +54,15 @@ def crash_at(store: Store, number: int, before: bool) -> Store:
     return store
 
 
+async def crash(flow: AsyncFlow, run_id: str, number: int, **options: Any) -> None:
+    """Drive a run until the process is gone after the commit of that number; the store is well again afterwards."""
+    commit = flow.store.commit
+    crash_at(flow.store, number, before=False)
+    with pytest.raises(Crash):
+        await flow.run_until_complete(run_id, **options)
+    flow.store.commit = commit  # type: ignore[method-assign]
+
+
 def pipeline(store: Store, effects: Effects) -> AsyncFlow:
     """All that a run is made of: a fan-out, a retry, changed params, a subflow, and typed values."""
     flow = AsyncFlow("pipeline", store, clock=FakeClock())
@@ -148,11 +157,7 @@ async def test_what_was_interrupted_runs_again_and_uses_up_no_retry(store: Store
     flow = AsyncFlow("flow", store)
     flow.add_task_definition("only", flaky(1, "done"), max_retries=1)
     run_id = flow.init_run()
-    real = store.commit
-    crash_at(store, 1, before=False)
-    with pytest.raises(Crash):
-        await flow.run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(flow, run_id, 1)
     assert store.load(run_id).tasks["only"].state == "running"
     told = events_of(flow)
     done = await flow.run_until_complete(run_id)
@@ -166,11 +171,7 @@ async def test_a_restart_neither_shortens_nor_repeats_the_wait_for_a_retry(store
     flow = AsyncFlow("flow", store, clock=clock)
     flow.add_task_definition("only", flaky(1), max_retries=1, retry_delay=100)
     run_id = flow.init_run()
-    real = store.commit
-    crash_at(store, 2, before=False)  # the failed attempt is stored; the process dies while it waits
-    with pytest.raises(Crash):
-        await flow.run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(flow, run_id, 2)  # the failed attempt is stored; the process dies while it waits
     clock.pass_time(40)
     clock.slept.clear()
     assert (await flow.run_until_complete(run_id)).state == "success"
@@ -181,11 +182,7 @@ async def test_a_wall_clock_that_was_set_back_does_not_stretch_the_wait(store: S
     flow = AsyncFlow("flow", store, clock=clock)
     flow.add_task_definition("only", flaky(1), max_retries=1, retry_delay=10)
     run_id = flow.init_run()
-    real = store.commit
-    crash_at(store, 2, before=False)
-    with pytest.raises(Crash):
-        await flow.run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(flow, run_id, 2)
     clock.wall -= 3_600_000_000
     clock.slept.clear()
     assert (await flow.run_until_complete(run_id)).state == "success"
@@ -450,11 +447,7 @@ def versions(store: Store, *task_ids: str) -> AsyncFlow:
 async def interrupted_run(store: Store) -> str:
     """A run of a -> b -> c that was stopped after a."""
     run_id = versions(store, "a", "b", "c").init_run()
-    real = store.commit
-    crash_at(store, 2, before=False)
-    with pytest.raises(Crash):
-        await versions(store, "a", "b", "c").run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(versions(store, "a", "b", "c"), run_id, 2)
     return run_id
 
 
@@ -501,11 +494,7 @@ async def test_a_changed_graph_of_a_subflow_is_refused_before_anything_runs(stor
         return AsyncFlow("flow", store).add_subflow_definition("sub", child)
 
     run_id = flow("a").init_run()
-    real = store.commit
-    crash_at(store, 1, before=False)
-    with pytest.raises(Crash):
-        await flow("a").run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(flow("a"), run_id, 1)
     with pytest.raises(GraphChangedError, match="'child'"):
         await flow("a", "b").run_until_complete(run_id)
     assert effects.log == []
@@ -743,11 +732,7 @@ async def test_a_subflow_that_became_another_flow_starts_afresh(store: Store) ->
         return AsyncFlow("flow", store).add_subflow_definition("sub", child)
 
     run_id = flow("old").init_run()
-    real = store.commit
-    crash_at(store, 1, before=False)
-    with pytest.raises(Crash):
-        await flow("old").run_until_complete(run_id)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(flow("old"), run_id, 1)
     with pytest.raises(GraphChangedError):
         await flow("new").run_until_complete(run_id)
     done = await flow("new").run_until_complete(run_id, adopt_graph=True)
@@ -770,11 +755,7 @@ async def test_a_task_that_changed_its_kind_runs_as_what_it_is_now(store: Store,
 
 async def test_a_task_that_comes_back_into_the_graph_runs(store: Store) -> None:
     run_id = await interrupted_run(store)
-    real = store.commit
-    crash_at(store, 2, before=False)
-    with pytest.raises(Crash):
-        await versions(store, "a", "c").run_until_complete(run_id, adopt_graph=True)
-    store.commit = real  # type: ignore[method-assign]
+    await crash(versions(store, "a", "c"), run_id, 2, adopt_graph=True)
     assert store.load(run_id).tasks["b"].state == "skipped"
     done = await versions(store, "a", "b", "c").run_until_complete(run_id, adopt_graph=True)
     assert states_of(done) == {"a": "success", "b": "success", "c": "success"}
