@@ -207,7 +207,8 @@ class LiveRun:
         ]
         before = nested_flows(self.run.graph)
         for record in self.machine.tasks.values():
-            if record.task_id in self.graph and not ExecutionState.is_terminal(record.state):
+            # What failed may run again too, by a retry of the subflow that it stands in. A success stays what it was.
+            if record.task_id in self.graph and record.state is not ExecutionState.SUCCESS:
                 self.retype(record)
                 child = self.tasks[record.task_id].child
                 if child is not None and before.get(record.task_id, child.name) != child.name:

@@ -52,7 +52,7 @@ class RunTree:
         return live
 
     def _child(self, live: LiveRun, record: TaskRecord) -> LiveRun:
-        definition = live.definition.get(record.task_id).child
+        definition = live.tasks[record.task_id].child
         assert definition is not None
         assert record.child_run_id is not None
         return self._take(definition, record.child_run_id, (live, record))
@@ -87,8 +87,9 @@ class RunTree:
         way: list[tuple[LiveRun, TaskRecord]] = []
         for name in names:
             record = self._record(live, name)
-            if record.type is not TaskType.FLOW or record.child_run_id is None:
-                why = "is no subflow" if record.type is not TaskType.FLOW else "has not begun"
+            nested = live.tasks[name].child is not None and record.type is TaskType.FLOW
+            if not nested or record.child_run_id is None:
+                why = "has not begun" if nested else "is no subflow"
                 raise UnknownTaskError(f"Task {name!r} of run {live.run.id!r} {why}, so it", ".".join([*names, task_id]))
             way.append((live, record))
             live = self._child(live, record)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+
+from .. import AsyncFlow, SQLiteStore
 
 ROOT = Path(__file__).parents[4]
 README = ROOT / "README.md"
@@ -66,6 +70,16 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), link
+
+
+def test_the_query_of_the_architecture_page_shows_the_tasks_of_a_run(tmp_path: Path) -> None:
+    (query,) = blocks(ROOT / "docs" / "architecture.md", "sql")
+    with SQLiteStore(tmp_path / "runs.db") as store:
+        AsyncFlow("flow", store).add_task_definition("only", lambda ctx: 1).run(run_id="nightly")
+    with closing(sqlite3.connect(tmp_path / "runs.db")) as connection:
+        ((run_id, task_id, state, started),) = connection.execute(query).fetchall()
+    assert (run_id, task_id, state) == ("nightly", "only", "success")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", started)
 
 
 def test_every_room_stands_in_the_architecture_page() -> None:

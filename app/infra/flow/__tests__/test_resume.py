@@ -25,9 +25,10 @@ from .. import (
     SQLiteStore,
     Store,
     TaskInterrupted,
+    UnknownTaskError,
     WorkflowRun,
 )
-from .conftest import STORE_KINDS, Effects, FakeClock, events_of, flaky, make_store, outputs_of, returns, run, states_of
+from .conftest import STORE_KINDS, Effects, FakeClock, events_of, fails, flaky, make_store, outputs_of, returns, run, states_of
 
 PACKAGE = __package__.rpartition(".")[0] if __package__ else ""
 ROOT = Path(__file__).parents[PACKAGE.count(".") + 2]
@@ -774,3 +775,29 @@ async def test_tasks_that_are_defined_anew_while_a_run_goes_on_change_later_runs
 
     flow.add_task_definition("second", returns("as it was"), dependencies=["first"])
     assert outputs_of(await run(flow))["second"] == "as it was"
+
+
+@pytest.mark.parametrize("change", ["renamed", "function"])
+async def test_a_failed_subflow_inside_another_may_become_something_else(store: Store, change: str) -> None:
+    def flow(inner_is: str) -> AsyncFlow:
+        middle = AsyncFlow("middle")
+        if inner_is == "function":
+            middle.add_task_definition("inner", returns("mended"))
+        else:
+            leaf = fails() if inner_is == "failing" else returns("mended")
+            middle.add_subflow_definition("inner", AsyncFlow(inner_is).add_task_definition("leaf", leaf))
+        return AsyncFlow("flow", store).add_subflow_definition("sub", middle)
+
+    failed = await run(flow("failing"))
+    assert failed.state == "failed"
+    done = await flow(change).retry(failed.id, "sub", adopt_graph=True)
+    assert (done.state, done.tasks["sub"].output) == ("success", "mended")
+
+
+async def test_a_path_into_what_is_no_subflow_any_more_is_refused_by_name(store: Store) -> None:
+    child = AsyncFlow("child").add_task_definition("a", returns(1))
+    done = await run(AsyncFlow("flow", store).add_subflow_definition("x", child))
+    changed = AsyncFlow("flow", store).add_task_definition("x", returns(2))
+    with pytest.raises(UnknownTaskError, match="is no subflow"):
+        changed.manual_retry(done.id, "x.a", adopt_graph=True)
+    assert store.load(done.id) == done
