@@ -5,8 +5,12 @@ Knows nothing of the rest of the engine: facts come in as plain strings and numb
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from difflib import get_close_matches
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
@@ -33,6 +37,10 @@ def place_of(key: object, inside: str) -> str:
     return f"{inside}[{text}]"
 
 
+def _when(moment: int) -> str:
+    return f"{_EPOCH + timedelta(microseconds=moment):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _did_you_mean(suggestion: str | None) -> str:
     return f" Did you mean {suggestion!r}?" if suggestion else ""
 
@@ -46,6 +54,23 @@ def shortened(items: Sequence[str], separator: str, most: int = 12) -> str:
     return separator.join([*head, left_out, *tail])
 
 
+def abridged(text: str, most: int) -> str:
+    """`text`, with its middle left out where it is longer than `most` characters: both ends of a traceback matter."""
+    if len(text) <= most:
+        return text
+    half = most // 2
+    return f"{text[:half]}\n... ({len(text) - 2 * half:,} characters left out) ...\n{text[-half:]}"
+
+
+# C0 but tab and newline, DEL, C1; the marks that turn the direction of text; lone surrogates, which no terminal can be sent.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal or a log may get it: what would steer or disguise is written as an escape, as `repr` does."""
+    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
 class FlowError(Exception):
     """Base of every error of the engine; catch it to catch them all.
 
@@ -57,7 +82,7 @@ class FlowError(Exception):
 
     def __str__(self) -> str:
         # Written late, and here rather than in each class: KeyError's own __str__ would quote the sentence.
-        return self._sentence()
+        return printable(self._sentence())
 
 
 # --- defining a flow -------------------------------------------------------------------------------------------------
@@ -212,6 +237,21 @@ class UnstorableValueError(FlowError, TypeError):
         return f"{where}{self.place} is of type {self.type_name}, which cannot be stored: {self.problem}."
 
 
+class ValueTooLargeError(UnstorableValueError):
+    """A value is larger than the store's limit. `size` and `limit` are in characters of stored text."""
+
+    def __init__(self, place: str, type_name: str, size: int, limit: int, task_id: str | None = None) -> None:
+        super().__init__(place, type_name, f"it takes {size:,} characters and the limit is {limit:,}", task_id)
+        self.args = (place, type_name, size, limit, task_id)
+        self.size, self.limit = size, limit
+
+    def _sentence(self) -> str:
+        return (
+            f"{super()._sentence()} Write it to a file of yours and return its path, or raise the limit: "
+            "ValueCodec(max_size=...), given to the store as codec=."
+        )
+
+
 class UnregisteredTypeError(FlowError, TypeError):
     """A stored value is of a type of the user's that this store has not been told about."""
 
@@ -292,6 +332,39 @@ class RunActiveError(RunError):
 
     def _sentence(self) -> str:
         return f"Cannot {self.action} run {self.run_id!r} while it is being run. {self.advice}"
+
+
+class RunOwnedError(RunError):
+    """The run is being driven by somebody else: another process, or another store object of this one.
+
+    `owner` says who, `since` (microseconds since 1970 UTC) since when; both are None where that is not known.
+    """
+
+    def __init__(self, run_id: str, owner: str | None = None, since: int | None = None) -> None:
+        super().__init__(run_id, owner, since)
+        self.run_id, self.owner, self.since = run_id, owner, since
+
+    def _sentence(self) -> str:
+        since = f" since {_when(self.since)}" if self.since is not None else ""
+        return (
+            f"Run {self.run_id!r} is owned by {self.owner or 'somebody unknown'}{since}, so it cannot be written from here. "
+            "Wait for that owner to end, or end it: a dead owner's run is free at once. "
+            f"If it hangs, flow.take_over({self.run_id!r}) takes the run from it."
+        )
+
+
+class OwnershipLostError(RunError):
+    """Somebody else took the run over meanwhile, so this owner's writes are refused. Nothing of the refused write is stored."""
+
+    def __init__(self, run_id: str, owner: str | None = None) -> None:
+        super().__init__(run_id, owner)
+        self.run_id, self.owner = run_id, owner
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} was taken over by {self.owner or 'somebody else'} while it was driven here, so nothing more of "
+            "it is written from here. Leave it to the new owner, and read its result from the store."
+        )
 
 
 class GraphChangedError(RunError):
@@ -385,6 +458,36 @@ class StoreError(FlowError):
 
     def _sentence(self) -> str:
         return f"{self.store}: {self.problem}."
+
+
+class StoreBusyError(StoreError):
+    """Somebody else held the store for too long. `waited` is how long it was waited for, in seconds. Nothing was written."""
+
+    def __init__(self, store: str, waited: float, problem: str = "another program holds it") -> None:
+        super().__init__(store, problem)
+        self.args = (store, waited, problem)
+        self.waited = waited
+
+    def _sentence(self) -> str:
+        return f"{self.store}: {self.problem}; waited {self.waited:g} s. End that program, or wait for it, and call again."
+
+
+class StoreFullError(StoreError):
+    """There is no space for what was to be written. What was committed before stands; make space and continue the run."""
+
+
+class StoreForkedError(StoreError):
+    """The store's file was open when this process was forked, and cannot be used on both sides of a fork."""
+
+    def __init__(
+        self,
+        store: str,
+        problem: str = (
+            "the file was open when this process was forked, and SQLite cannot be used on both sides of a fork; start the process"
+            " by spawn or forkserver, or open the store only after the fork"
+        ),
+    ) -> None:
+        super().__init__(store, problem)
 
 
 class StoreClosedError(StoreError):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
 
 from .codec import ValueCodec
 from .errors import RunExistsError, RunNotFoundError, StoreClosedError
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .forks import watch
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .store import BaseStore
 
 
@@ -32,7 +34,9 @@ class MemoryStore(BaseStore):
         super().__init__(codec)
         self._lock = threading.Lock()
         self._runs: dict[str, _StoredRun] = {}
+        self._made = 0
         self._closed = False
+        watch(self)
 
     def __repr__(self) -> str:
         return f"MemoryStore(<{len(self._runs)} runs>)"
@@ -45,10 +49,16 @@ class MemoryStore(BaseStore):
         """See `Store.close`. The runs stay for as long as the object does."""
         self._closed = True
 
+    def after_fork(self) -> None:
+        """In a forked child: it has a copy of the runs, and owns none of them."""
+        self._lock, self._claiming = threading.Lock(), threading.Lock()
+        self._leases.clear()
+
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
         with self._lock:
             self._check_open()
+            self.check_lease(changes)
             for run in changes.new_runs:
                 known = self._runs.get(run.id)
                 if known is not None:
@@ -60,13 +70,26 @@ class MemoryStore(BaseStore):
             for run_id in named - added - self._runs.keys():
                 raise RunNotFoundError(run_id, repr(self))
             for run in changes.new_runs:
-                self._runs[run.id] = _StoredRun(copy(run), len(self._runs))
+                self._runs[run.id] = _StoredRun(copy(run), self._made)
+                self._made += 1
             for run in changes.runs:
                 self._runs[run.id].record = copy(run)
             for task in changes.tasks:
                 self._runs[task.run_id].tasks[task.position] = copy(task)
             for attempt in changes.attempts:
                 self._runs[attempt.run_id].attempts[attempt.position, attempt.number] = copy(attempt)
+        self.drop_lease(changes)
+
+    def commit_at_once(self, changes: Changes) -> bool:
+        """See `Store.commit_at_once`. Memory never makes anybody wait."""
+        self.commit(changes)
+        return True
+
+    def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
+        with self._lock:
+            self.check_lease(Changes(lease=lease))
+            for run_id in run_ids:
+                self._runs.pop(run_id, None)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -28,6 +28,8 @@ class TaskRecord:
     """The 0-based index of the latest attempt since the last reset."""
     interruptions: int = 0
     """How many attempts since the last reset were interrupted: those use up no retry."""
+    crashes: int = 0
+    """How many of these were found RUNNING after their process had died: those use up the interruption budget."""
     started: int | None = None
     ended: int | None = None
     due: int | None = None
@@ -80,6 +82,15 @@ class AttemptRecord:
     logs: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to write a run and the runs of its subflows, until somebody else takes it."""
+
+    run_id: str
+    epoch: int
+    """The fencing token: grows each time the run changes hands, so that a store can refuse who held it before."""
+
+
 @dataclass(slots=True)
 class Changes:
     """Everything that one step writes, to be committed as one transaction.
@@ -98,6 +109,10 @@ class Changes:
     """History that is added. One that is there already, by run, position and number, is replaced."""
     flush: bool = False
     """Whether the commit must have reached the disk when it returns, a power cut included."""
+    lease: Lease | None = None
+    """By what right it is written: if the run has changed hands since, the commit is refused. None asks no questions."""
+    release: bool = False
+    """Whether the lease is given up with this commit."""
 
     def __bool__(self) -> bool:
         return bool(self.new_runs or self.runs or self.tasks or self.attempts or self.flush)

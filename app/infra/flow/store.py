@@ -6,16 +6,21 @@ it. Must not know flows, the machine or executors.
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
 from .codec import ValueCodec
-from .errors import UnknownTaskError, closest
-from .models import Attempt, TaskInstance, WorkflowRun
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .errors import OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
+from .housekeeping import prune_policy, trees_to_prune
+from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .views import attempts, task_instance, task_record, to_moment, workflow_run
 
 S = TypeVar("S", bound="Store")
@@ -34,13 +39,18 @@ class Store(Protocol):
     raises `StoreClosedError` once it was closed. A trouble of the medium (`OSError`, `sqlite3.Error` ...) leaves a store
     only as a `StoreError`.
 
-    Ownership has its place here: `commit` is the only way to write, so a fence against a second owner is one check in one
-    method; the calls that take and give up a run will stand beside `open` and `close`.
+    A run has one owner at a time, who holds its lease: `claim` takes it, `release` gives it up, and `commit`, the only way to
+    write, refuses whoever has lost it.
     """
 
     @property
     def codec(self) -> ValueCodec:
         """How values of this store's runs are written and read."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """Where the runs are: two stores of the same identity share them."""
         ...
 
     def open(self) -> None:
@@ -65,8 +75,35 @@ class Store(Protocol):
         Raises:
             RunExistsError: a run of `changes.new_runs` exists already; nothing was written.
             RunNotFoundError: the changes name a run that neither exists nor is among `changes.new_runs`; nothing was written.
+            OwnershipLostError: `changes.lease` has been taken by somebody else; nothing was written.
+            StoreBusyError: somebody else held the store for too long; nothing was written.
             StoreError: anything else. Whether it was written is then unknown; the engine stops the run.
         """
+        ...
+
+    def commit_at_once(self, changes: Changes) -> bool:
+        """Do what `commit` does if that takes no waiting (for a lock, for the disk, for a large batch): called on the event loop.
+
+        Returns:
+            Whether it was done; if not, nothing was written, and the engine calls `commit` in a thread.
+        """
+        ...
+
+    def claim(self, run_id: str, *, force: bool = False) -> Lease:
+        """Become the owner of a run, and of the runs of its subflows.
+
+        Args:
+            run_id: the run.
+            force: take it from an owner who lives, too; what that one writes from then on is refused.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            RunOwnedError: it has a living owner; this very store may be it.
+        """
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Give up a lease; no effect if it was lost."""
         ...
 
     def read_run(self, run_id: str) -> RunRecord:
@@ -160,6 +197,40 @@ class Store(Protocol):
         """
         ...
 
+    def check(self) -> list[str]:
+        """Look through all that is stored; what is wrong with it, a sentence each. An empty list: nothing was found."""
+        ...
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """Make a copy of the whole store at `path`, as it is at one moment, while runs go on.
+
+        Raises:
+            StoreError: something exists there already, or the copy could not be made; nothing is left of it then.
+        """
+        ...
+
+    def prune(
+        self,
+        older_than: timedelta | float | None = None,
+        keep: int = 0,
+        states: Iterable[ExecutionState | str] | None = None,
+        flow_name: str | None = None,
+    ) -> list[str]:
+        """Remove whole runs, with their subflows' runs and all attempts, and give the space back.
+
+        A run that has not ended, or of whose subflow runs one has not, is never removed.
+
+        Args:
+            older_than: only those that ended longer ago than this (a timedelta, or seconds).
+            keep: leave this many of each flow's newest runs of `states`, whatever their age.
+            states: only those that ended so; any ending if left out.
+            flow_name: only those of this flow.
+
+        Returns:
+            The ids of the runs that were removed.
+        """
+        ...
+
 
 class BaseStore(ABC):
     """Everything that follows from the abstract methods, whose meaning `Store` states.
@@ -170,11 +241,19 @@ class BaseStore(ABC):
 
     def __init__(self, codec: ValueCodec | None = None) -> None:
         self._codec = codec if codec is not None else ValueCodec()
+        self._leases: dict[str, Lease] = {}
+        self._epoch = 0
+        self._claiming = threading.Lock()
 
     @property
     def codec(self) -> ValueCodec:
         """How values of this store's runs are written and read."""
         return self._codec
+
+    @property
+    def identity(self) -> str:
+        """See `Store.identity`. By default a store shares its runs with no other."""
+        return f"{type(self).__qualname__} {id(self)}"
 
     @abstractmethod
     def open(self) -> None:
@@ -187,6 +266,36 @@ class BaseStore(ABC):
     @abstractmethod
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
+
+    def commit_at_once(self, changes: Changes) -> bool:  # noqa: ARG002
+        """See `Store.commit_at_once`. By default no commit is trusted not to wait."""
+        return False
+
+    def claim(self, run_id: str, *, force: bool = False) -> Lease:
+        """See `Store.claim`. By default leases are kept in memory: enough where one process at a time has the store."""
+        self.read_run(run_id)
+        with self._claiming:
+            if run_id in self._leases and not force:
+                raise RunOwnedError(run_id, "this process")
+            self._epoch += 1
+            lease = self._leases[run_id] = Lease(run_id, self._epoch)
+            return lease
+
+    def release(self, lease: Lease) -> None:
+        """See `Store.release`."""
+        with self._claiming:
+            if self._leases.get(lease.run_id) == lease:
+                del self._leases[lease.run_id]
+
+    def check_lease(self, changes: Changes) -> None:
+        """For a `commit` where leases are kept as by default: refuse changes whose lease is lost; to be called before writing."""
+        if changes.lease is not None and self._leases.get(changes.lease.run_id) != changes.lease:
+            raise OwnershipLostError(changes.lease.run_id)
+
+    def drop_lease(self, changes: Changes) -> None:
+        """For a `commit` where leases are kept as by default: give the lease up if they say so; to be called after writing."""
+        if changes.release and changes.lease is not None:
+            self.release(changes.lease)
 
     @abstractmethod
     def read_run(self, run_id: str) -> RunRecord:
@@ -228,11 +337,26 @@ class BaseStore(ABC):
 
     def save(self, run: WorkflowRun) -> None:
         """See `Store.save`."""
-        known = self.read_run(run.id) if self.exists(run.id) else None
+        if not self.exists(run.id):
+            self._save(run, None)
+        else:
+            with self._claimed(run.id) as lease:
+                self._save(run, lease)
+
+    @contextmanager
+    def _claimed(self, run_id: str) -> Iterator[Lease]:
+        lease = self.claim(run_id)
+        try:
+            yield lease
+        finally:
+            self.release(lease)
+
+    def _save(self, run: WorkflowRun, lease: Lease | None) -> None:
+        known = self.read_run(run.id) if lease is not None else None
         record = RunRecord(
             id=run.id,
             flow_name=run.flow_name,
-            params=self._codec.encode(run.params, "params"),
+            params=self._codec.encode_unlimited(run.params, "params"),
             graph=known.graph if known else "",
             created=known.created if known else time.time_ns() // 1000,
             state=run.state,
@@ -243,7 +367,7 @@ class BaseStore(ABC):
         )
         before = {task.task_id: task for task in self.read_tasks(run.id)} if known else {}
         following = max((task.position for task in before.values()), default=-1) + 1
-        changes = Changes(flush=True)
+        changes = Changes(flush=True, lease=lease, release=lease is not None)
         (changes.runs if known else changes.new_runs).append(record)
         for task in run.tasks.values():
             old = before.get(task.task_id)
@@ -255,12 +379,14 @@ class BaseStore(ABC):
         record = task_record(task, run_id, old.position if old else position, self._codec)
         if old:  # a model does not carry the count of attempts that the history is numbered by
             record.attempts = max(old.attempts, record.attempts)
+            record.crashes = old.crashes
         return record
 
     def update_task(self, run_id: str, task_instance: TaskInstance) -> None:
         """See `Store.update_task`."""
-        old = self._task(self.read_tasks(run_id), run_id, task_instance.task_id)
-        self.commit(Changes(tasks=[self._record(task_instance, run_id, old, old.position)]))
+        with self._claimed(run_id) as lease:
+            old = self._task(self.read_tasks(run_id), run_id, task_instance.task_id)
+            self.commit(Changes(tasks=[self._record(task_instance, run_id, old, old.position)], lease=lease, release=True))
 
     @staticmethod
     def _task(tasks: Sequence[TaskRecord], run_id: str, task_id: str) -> TaskRecord:
@@ -290,3 +416,47 @@ class BaseStore(ABC):
             tasks = [only]
             archived = [attempt for attempt in archived if attempt.position == only.position]
         return attempts(tasks, archived, self._codec)
+
+    def check(self) -> list[str]:
+        """See `Store.check`. By default: whether every run can be read, with its tasks and attempts."""
+        found: list[str] = []
+        for run in self.read_runs():
+            try:
+                self.read_tasks(run.id)
+                self.read_attempts(run.id)
+            except StoreError as error:
+                found.append(str(error))
+        return found
+
+    def backup(self, path: str | os.PathLike[str]) -> None:  # noqa: ARG002
+        """See `Store.backup`. By default there is none."""
+        raise StoreError(repr(self), "this kind of store makes no backups")
+
+    def prune(
+        self,
+        older_than: timedelta | float | None = None,
+        keep: int = 0,
+        states: Iterable[ExecutionState | str] | None = None,
+        flow_name: str | None = None,
+    ) -> list[str]:
+        """See `Store.prune`."""
+        policy = prune_policy(older_than, keep, states, flow_name)
+        removed: list[str] = []
+        for tree in trees_to_prune(self.read_runs(), policy, time.time_ns() // 1000):
+            try:
+                with self._claimed(tree[0]) as lease:
+                    if all(ExecutionState.is_terminal(self.read_run(run_id).state) for run_id in tree):
+                        self._remove(tree, lease)
+                        removed.extend(tree)
+            except (RunOwnedError, RunNotFoundError):  # somebody goes on with it just now, or was faster
+                continue
+        if removed:
+            self._shrink()
+        return removed
+
+    def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:  # noqa: ARG002
+        """Remove runs with all that is theirs, in one transaction; the lease is that of the first."""
+        raise StoreError(repr(self), "this kind of store cannot remove runs")
+
+    def _shrink(self) -> None:  # noqa: B027
+        """Give back the space of what was removed."""

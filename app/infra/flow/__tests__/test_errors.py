@@ -23,6 +23,7 @@ from ..errors import (
     InvalidOptionError,
     NestedFlowError,
     NotUpstreamError,
+    OwnershipLostError,
     ParallelError,
     RunActiveError,
     RunError,
@@ -31,18 +32,25 @@ from ..errors import (
     RunMismatchError,
     RunningLoopError,
     RunNotFoundError,
+    RunOwnedError,
+    StoreBusyError,
     StoreClosedError,
     StoreDamagedError,
     StoredValueError,
     StoreError,
+    StoreForkedError,
     StoreFormatError,
+    StoreFullError,
     StoreVersionError,
     TaskFunctionError,
     UnknownDependencyError,
     UnknownTaskError,
     UnregisteredTypeError,
     UnstorableValueError,
+    ValueTooLargeError,
+    abridged,
     closest,
+    printable,
     shown,
 )
 
@@ -101,6 +109,11 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
         {"place": "params['x']", "type_name": "generator", "problem": "return a list"},
         "cannot be stored",
     ),
+    (
+        ValueTooLargeError("output", "str", 20_000_000, 16_777_216, "load"),
+        {"place": "output", "type_name": "str", "task_id": "load"},
+        "20,000,000 characters and the limit is 16,777,216.",
+    ),
     (UnregisteredTypeError("Row"), {"type_name": "Row"}, "store.register(TheClass)"),
     (StoredValueError("it is cut off"), {"problem": "it is cut off"}, "does not read back"),
     (RunNotFoundError("run-1", "runs.db"), {"run_id": "run-1", "store": "runs.db"}, "list_runs()"),
@@ -115,6 +128,16 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
         "continue it",
     ),
     (RunActiveError("run-1", "retry a task of"), {"run_id": "run-1", "action": "retry a task of"}, "Wait for it to end"),
+    (
+        RunOwnedError("run-1", "process 7 on mill", 1_700_000_000_000_000),
+        {"run_id": "run-1", "owner": "process 7 on mill"},
+        "process 7 on mill since 2023-11-14 22:13:20 UTC",
+    ),
+    (RunOwnedError("run-1"), {"run_id": "run-1"}, "flow.take_over('run-1')"),
+    (OwnershipLostError("run-1", "process 7"), {"run_id": "run-1", "owner": "process 7"}, "was taken over by process 7"),
+    (StoreBusyError("runs.db", 30.0), {"store": "runs.db"}, "waited 30 s"),
+    (StoreForkedError("runs.db"), {"store": "runs.db"}, "only after the fork"),
+    (StoreFullError("runs.db", "the disk is full"), {"store": "runs.db", "problem": "the disk is full"}, "the disk is full"),
     (
         GraphChangedError("run-1", "nightly", ["new"], ["old"], ["load"]),
         {"run_id": "run-1", "flow_name": "nightly", "added": ("new",), "removed": ("old",), "changed": ("load",)},
@@ -219,6 +242,7 @@ def test_a_copy_of_an_error_says_the_same(error: FlowError, facts: Mapping[str, 
         (DefinitionError, ValueError),
         (CycleError, DefinitionError),
         (UnstorableValueError, TypeError),
+        (ValueTooLargeError, UnstorableValueError),
         (UnregisteredTypeError, TypeError),
         (StoredValueError, ValueError),
         (RunningLoopError, RuntimeError),
@@ -303,3 +327,53 @@ class BrokenRepr:
 def test_a_value_is_shown_in_bounded_length_whatever_its_repr_does(value: object, text: str) -> None:
     assert shown(value) == text
     assert str(InvalidOptionError("option", value, "sensible")) == f"option={text} is not usable; it must be sensible."
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ("0123456789", "0123456789"),
+        ("0123456789A", "01234\n... (1 characters left out) ...\n6789A"),
+        ("x" * 5 + "y" * 10_000 + "z" * 5, "xxxxx\n... (10,000 characters left out) ...\nzzzzz"),
+    ],
+)
+def test_a_text_that_is_too_long_loses_its_middle_and_says_how_much(text: str, kept: str) -> None:
+    assert abridged(text, 10) == kept
+
+
+# --- what a terminal or a log may be shown ---
+
+STEERING = [*map(chr, (*range(9), *range(11, 32), *range(127, 160))), *"\u061c\u200e\u200f\u202a\u202e\u2066\u2069", "\udce9"]
+
+
+@pytest.mark.parametrize("character", STEERING, ids=ascii)
+def test_a_character_that_steers_or_disguises_is_shown_as_an_escape(character: str) -> None:
+    assert printable(f"a{character}b") == f"a{ascii(character)[1:-1]}b"
+
+
+@pytest.mark.parametrize("text", ["", "two lines\n\tand a tab", "Zürich 日本 💾 \\x1b", "a\u200db\ufeff"])
+def test_other_text_is_shown_as_it_is(text: str) -> None:
+    assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunFailedError("run-1", "nightly", "failed", {"load": "ValueError: \x1b[2J\r\u202eevil"}),
+        RunFailedError("run-1", "nightly", "failed", {"\u202edaol": "ValueError"}),
+        GraphChangedError("run-1", "nightly", ["\u202enew\x9b31m"]),
+        StoreError("runs.db", "it says \x1b]0;owned\x07"),
+        StoredValueError("ValueError: \x1b[31m"),
+        FlowError("\x1b[31m"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_no_error_carries_an_escape_sequence_to_a_terminal(error: FlowError) -> None:
+    assert not any(character in str(error) for character in STEERING)
+
+
+def test_what_an_error_holds_as_facts_stays_as_it_is() -> None:
+    error = RunFailedError("run-1", "nightly", "failed", {"load": "ValueError: \x1b[2J"})
+    assert error.failures == {"load": "ValueError: \x1b[2J"}
+    assert r"load: ValueError: \x1b[2J" in str(error)

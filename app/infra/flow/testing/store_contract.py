@@ -13,6 +13,7 @@ particular store.
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +26,17 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..codec import UnregisteredValue
 from ..errors import (
+    OwnershipLostError,
     RunExistsError,
     RunNotFoundError,
+    RunOwnedError,
     StoreClosedError,
     StoreError,
     UnknownTaskError,
     UnstorableValueError,
 )
 from ..models import AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
-from ..records import AttemptRecord, Changes, RunRecord, TaskRecord
+from ..records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from ..store import Store
 
 E = TypeVar("E", bound=BaseException)
@@ -265,6 +268,15 @@ class StoreContract(ABC):
         Called again with the same folder, it makes another store of the same data.
         """
 
+    def place(self, folder: Path) -> Path | None:
+        """The file or folder in which a store of that folder keeps its runs: a backup that lies there is a store again.
+
+        By default what a store has as its `path` or `folder`; None where it has neither.
+        """
+        store = self.make_store(folder)
+        place = getattr(store, "path", getattr(store, "folder", None))
+        return Path(place) if isinstance(place, (str, Path)) else None
+
     def _beside(self, store: Store, folder: Path) -> Store:
         """Another store of the same data, as a second process would have it, while the first is still open."""
         return self.make_store(folder) if self.persistent else store
@@ -337,6 +349,9 @@ class StoreContract(ABC):
             lambda: store.list_children("run"),
             lambda: store.get_all_runs(),
             lambda: store.list_attempts("run"),
+            lambda: store.claim("run"),
+            lambda: store.check(),
+            lambda: store.prune(),
         ]
         for call in calls:
             with Raises(StoreClosedError):
@@ -922,6 +937,352 @@ class StoreContract(ABC):
         assert all_at_once([write, read(store), read(beside)]) == [None] * 3
         assert [task.attempts for task in beside.read_tasks("run")] == [40, 40, 40]
         beside.close()
+        store.close()
+
+    # --- owning ---
+
+    def test_a_run_has_one_owner_at_a_time(self, tmp_path: Path) -> None:
+        """Who claims a run that is owned is told which it is; once given up, it can be claimed anew, under a higher epoch."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run(), a_run("other")]))
+        first = store.claim("run")
+        assert first.run_id == "run"
+        with Raises(RunOwnedError) as told:
+            store.claim("run")
+        assert told.error.run_id == "run"
+        store.release(store.claim("other"))
+        store.release(first)
+        second = store.claim("run")
+        assert second.epoch > first.epoch
+        store.release(second)
+        store.close()
+
+    def test_an_unknown_run_has_no_owner(self, tmp_path: Path) -> None:
+        """Claiming a run that is not there is a `RunNotFoundError`, also by force, and makes no run; releasing it is nothing."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()]))
+        for force in (False, True):
+            with Raises(RunNotFoundError):
+                store.claim("unknown", force=force)
+        store.release(Lease("unknown", 1))
+        assert store.list_runs() == ["run"]
+        store.close()
+
+    def test_a_run_that_is_owned_can_be_read_by_all(self, tmp_path: Path) -> None:
+        """Owning changes no record of a run: what is read is the same before, during and after, here and elsewhere."""
+        store = self.make_store(tmp_path)
+        store.commit(full(store, "run", ExecutionState.RUNNING))
+        before = snapshot(store)
+        lease = store.claim("run")
+        beside = self._beside(store, tmp_path)
+        assert snapshot(store) == snapshot(beside) == before
+        store.release(lease)
+        assert snapshot(store) == snapshot(beside) == before
+        if beside is not store:
+            beside.close()
+        again = self._reopened(store, tmp_path)
+        assert snapshot(again) == before
+        again.close()
+
+    def test_a_run_that_is_taken_by_force_is_lost_to_its_owner(self, tmp_path: Path) -> None:
+        """The first owner's commits are refused from then on, whole and however often; the second one's are made."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run(), a_run("other")], tasks=[a_task()]))
+        first = store.claim("run")
+        store.commit(Changes(tasks=[a_task(reason="first")], lease=first))
+        second = store.claim("run", force=True)
+        assert second.epoch > first.epoch
+        before = snapshot(store)
+        for _ in range(2):
+            with Raises(OwnershipLostError) as told:
+                store.commit(
+                    Changes(
+                        new_runs=[a_run("new")],
+                        runs=[a_run(state=ExecutionState.SUCCESS), a_run("other", state=ExecutionState.SUCCESS)],
+                        tasks=[a_task(reason="late"), a_task(1), a_task(0, "new")],
+                        attempts=[an_attempt(1)],
+                        lease=first,
+                        flush=True,
+                        release=True,
+                    )
+                )
+            assert told.error.run_id == "run"
+            assert snapshot(store) == before
+        store.release(first)  # nothing of it is left to give up
+        with Raises(RunOwnedError):
+            store.claim("run")
+        store.commit(Changes(tasks=[a_task(reason="second")], lease=second))
+        assert store.read_tasks("run") == [a_task(reason="second")]
+        store.release(second)
+        again = self._reopened(store, tmp_path)
+        assert again.read_tasks("run") == [a_task(reason="second")]
+        assert again.list_runs() == ["other", "run"]
+        again.close()
+
+    def test_a_commit_may_give_the_run_up(self, tmp_path: Path) -> None:
+        """With `release`, what it writes is written and the run is free, in one; a refused one gives up nothing."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        for number, flush in enumerate((False, True)):
+            lease = store.claim("run")
+            with Raises(RunNotFoundError):
+                store.commit(Changes(tasks=[a_task(0, "unknown")], lease=lease, release=True, flush=flush))
+            with Raises(RunOwnedError):
+                store.claim("run")
+            store.commit(Changes(tasks=[a_task(attempts=number)], lease=lease, release=True, flush=flush))
+            assert store.read_tasks("run") == [a_task(attempts=number)]
+        store.release(store.claim("run"))
+        lease = store.claim("run")
+        store.commit(Changes(lease=lease, release=True, flush=True))  # nothing else to write
+        store.release(store.claim("run"))
+        store.close()
+
+    def test_a_lease_that_was_given_up_writes_nothing(self, tmp_path: Path) -> None:
+        """It is not the run's present one, though nobody else has the run: whoever is late must claim anew."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        lease = store.claim("run")
+        store.release(lease)
+        store.release(lease)
+        with Raises(OwnershipLostError):
+            store.commit(Changes(tasks=[a_task(reason="late")], lease=lease))
+        lease = store.claim("run")
+        store.commit(Changes(tasks=[a_task(reason="in time")], lease=lease, release=True))
+        with Raises(OwnershipLostError):
+            store.commit(Changes(tasks=[a_task(reason="late")], lease=lease))
+        assert store.read_tasks("run") == [a_task(reason="in time")]
+        store.close()
+
+    def test_a_lease_covers_the_runs_of_subflows(self, tmp_path: Path) -> None:
+        """By the right of the outermost run's lease, runs inside it are made and written, by the same commit or another."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        lease = store.claim("run")
+        child = a_run("child", parent_run_id="run", parent_task_id="task0")
+        store.commit(Changes(new_runs=[child], tasks=[a_task(0, "child"), a_task(child_run_id="child")], lease=lease))
+        store.commit(Changes(tasks=[a_task(0, "child", reason="written")], attempts=[an_attempt(1, 0, "child")], lease=lease))
+        assert store.read_tasks("child") == [a_task(0, "child", reason="written")]
+        store.claim("run", force=True)
+        with Raises(OwnershipLostError):
+            store.commit(Changes(tasks=[a_task(0, "child", reason="late")], lease=lease))
+        assert store.read_tasks("child") == [a_task(0, "child", reason="written")]
+        store.close()
+
+    def test_of_many_threads_one_becomes_the_owner(self, tmp_path: Path) -> None:
+        """All others get `RunOwnedError`, each time."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()]))
+        for _ in range(3):
+            leases: list[Lease] = []
+
+            def claim(leases: list[Lease] = leases) -> None:
+                leases.append(store.claim("run"))
+
+            raised = all_at_once([claim] * 6)
+            assert len(leases) == 1
+            assert [type(error) for error in raised].count(RunOwnedError) == 5
+            store.release(leases[0])
+        store.close()
+
+    def test_a_restart_ends_what_was_owned(self, tmp_path: Path) -> None:
+        """A program that closed its store, or ended, owns nothing any more: the next one claims the run at once."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        if not self.persistent:
+            store.close()
+            return
+        first = store.claim("run")
+        again = self._reopened(store, tmp_path)
+        second = again.claim("run")
+        again.commit(Changes(tasks=[a_task(reason="second")], lease=second))
+        assert again.read_tasks("run") == [a_task(reason="second")]
+        assert second.run_id == first.run_id
+        again.release(second)
+        again.close()
+
+    # --- committing at once ---
+
+    def test_a_commit_at_once_is_a_commit_or_nothing(self, tmp_path: Path) -> None:
+        """What it says it did is done, as by `commit`; where it did not, nothing is written, and `commit` does it."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        lease = store.claim("run")
+        for number in range(1, 20):
+            changes = Changes(tasks=[a_task(attempts=number)], attempts=[an_attempt(number)], lease=lease, flush=number % 5 == 0)
+            if store.commit_at_once(changes):
+                assert store.read_tasks("run") == [a_task(attempts=number)]
+            else:
+                assert store.read_tasks("run") == [a_task(attempts=number - 1)]
+                store.commit(changes)
+            beside = self._beside(store, tmp_path)
+            assert beside.read_tasks("run") == [a_task(attempts=number)]
+            if beside is not store:
+                beside.close()
+        store.release(lease)
+        again = self._reopened(store, tmp_path)
+        assert again.read_tasks("run") == [a_task(attempts=19)]
+        assert [attempt.number for attempt in again.read_attempts("run")] == list(range(1, 20))
+        again.close()
+
+    def test_a_commit_at_once_is_refused_for_the_same_reasons(self, tmp_path: Path) -> None:
+        """An existing run, an unknown run, a lost lease: the same error, or False; and nothing is written."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
+        lost = store.claim("run")
+        lease = store.claim("run", force=True)
+        before = snapshot(store)
+        for changes, kind in (
+            (Changes(new_runs=[a_run()], tasks=[a_task(1)]), RunExistsError),
+            (Changes(runs=[a_run(state=ExecutionState.FAILED)], tasks=[a_task(0, "unknown")], lease=lease), RunNotFoundError),
+            (Changes(tasks=[a_task(reason="late")], lease=lost), OwnershipLostError),
+        ):
+            try:
+                assert not store.commit_at_once(changes)
+            except kind:
+                pass
+            assert snapshot(store) == before
+        store.close()
+        try:
+            assert not store.commit_at_once(Changes(tasks=[a_task(reason="closed")]))
+        except StoreClosedError:
+            pass
+        store.open()
+        assert snapshot(store) == before
+        store.close()
+
+    # --- housekeeping ---
+
+    def test_a_sound_store_has_nothing_to_tell(self, tmp_path: Path) -> None:
+        """`check` finds nothing, in an empty store, in a filled one, while a run is owned, and after a restart."""
+        store = self.make_store(tmp_path)
+        assert store.check() == []
+        for state in ExecutionState:
+            changes = full(store, f"run-{state}", state)
+            changes.new_runs[0].parent_run_id = changes.tasks[0].child_run_id = None
+            store.commit(changes)
+        lease = store.claim("run-running")
+        store.commit(Changes(tasks=[a_task(0, "run-running", task_id="load")], lease=lease))
+        assert store.check() == []
+        store.release(lease)
+        again = self._reopened(store, tmp_path)
+        assert again.check() == []
+        again.close()
+
+    def test_a_run_under_a_parent_that_is_not_there_is_no_damage(self, tmp_path: Path) -> None:
+        """People may put a run under whatever parent they like; it is recorded, and not looked for."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run(parent_run_id="a run of another program")]))
+        assert store.check() == []
+        assert store.read_run("run").parent_run_id == "a run of another program"
+        store.close()
+
+    def test_a_backup_is_a_store_as_it_was_at_that_moment(self, tmp_path: Path) -> None:
+        """All runs are in it, nothing that was committed later, and nobody owns them; nothing is written over for it."""
+        home, away = tmp_path / "home", tmp_path / "away"
+        home.mkdir()
+        away.mkdir()
+        store = self.make_store(home)
+        for number, state in enumerate(ExecutionState):
+            changes = full(store, f"run{number}", state)
+            changes.new_runs[0].parent_run_id = changes.tasks[0].child_run_id = None
+            store.commit(changes)
+        store.claim("run1")
+        before = snapshot(store)
+        place = self.place(away) or away / "backup"
+        try:
+            store.backup(place)
+        except StoreError:  # this kind of store makes none
+            assert list(away.iterdir()) == []
+            store.close()
+            return
+        store.commit(Changes(new_runs=[a_run("later")]))
+        with Raises(StoreError):
+            store.backup(place)
+        store.close()
+        copy = self.make_store(away)
+        assert snapshot(copy) == before
+        assert copy.check() == []
+        lease = copy.claim("run1")
+        copy.commit(Changes(tasks=[a_task(7, "run1")], lease=lease, release=True))
+        assert len(copy.read_tasks("run1")) == 2
+        copy.close()
+
+    def test_whole_trees_are_pruned_and_nothing_else(self, tmp_path: Path) -> None:
+        """What has ended goes, with its subflows' runs and attempts; what has not, or of whose subflows one has not, stays."""
+        store = self.make_store(tmp_path)
+        ended, open_ = ExecutionState.SUCCESS, ExecutionState.RUNNING
+        states = {
+            "done": (ended, None),
+            "done child": (ExecutionState.FAILED, "done"),
+            "done grandchild": (ended, "done child"),
+            "open": (open_, None),
+            "open child": (ended, "open"),
+            "half": (ended, None),
+            "half child": (open_, "half"),
+            "orphan": (ended, "nobody knows"),
+            "owned": (ended, None),
+        }
+        for number, (run_id, (state, parent)) in enumerate(states.items()):
+            run = a_run(
+                run_id,
+                created=NOON + number,
+                state=state,
+                parent_run_id=parent,
+                started=NOON,
+                ended=NOON if state is ended else None,
+            )
+            store.commit(Changes(new_runs=[run], tasks=[a_task(0, run_id)], attempts=[an_attempt(1, 0, run_id)]))
+        lease = store.claim("owned")
+        before = snapshot(store)
+        try:
+            removed = store.prune()
+        except StoreError:  # this kind of store removes none
+            assert snapshot(store) == before
+            store.close()
+            return
+        gone = {"done", "done child", "done grandchild", "orphan"}
+        assert sorted(removed) == sorted(gone)
+        left = [run_id for run_id in reversed(states) if run_id not in gone]
+        assert snapshot(store) == {"order": left, **{run_id: before[run_id] for run_id in left}}
+        assert store.prune() == []
+        store.release(lease)
+        for run_id in gone:
+            with Raises(RunNotFoundError):
+                store.read_attempts(run_id)
+        assert store.check() == []
+        again = self._reopened(store, tmp_path)
+        assert again.list_runs() == left
+        again.commit(Changes(new_runs=[a_run("done")]))  # its id is free
+        assert (again.read_tasks("done"), again.read_attempts("done")) == ([], [])
+        assert again.prune() == ["owned"]
+        assert again.check() == []
+        again.close()
+
+    def test_what_is_pruned_can_be_chosen(self, tmp_path: Path) -> None:
+        """By how long ago it ended, by state, by flow; and of each flow, the newest can be kept."""
+        store = self.make_store(tmp_path)
+        now = time.time_ns() // 1000
+        rows = [
+            ("a", 5, ExecutionState.SUCCESS),
+            ("a", 4, ExecutionState.FAILED),
+            ("b", 3, ExecutionState.SUCCESS),
+            ("a", 0, ExecutionState.SUCCESS),
+        ]
+        for flow_name, days, state in rows:
+            moment = now - days * 86_400_000_000 - 60_000_000
+            run = a_run(f"{flow_name}{days}", flow_name=flow_name, created=moment, state=state, started=moment, ended=moment)
+            store.commit(Changes(new_runs=[run]))
+        try:
+            assert store.prune(older_than=timedelta(days=10)) == []
+            assert store.prune(older_than=86_400, flow_name="b", keep=1) == []
+            assert store.prune(older_than=86_400, states=["failed"]) == ["a4"]
+        except StoreError:  # this kind of store removes none
+            store.close()
+            return
+        assert store.prune(keep=2) == []
+        assert store.prune(keep=1, flow_name="a") == ["a5"]
+        assert store.prune(older_than=timedelta(days=1)) == ["b3"]
+        assert store.list_runs() == ["a0"]
         store.close()
 
     # --- for people ---
