@@ -1,135 +1,123 @@
 """SQLiteStore: all runs in one SQLite file, in WAL mode. One commit of the engine is one transaction.
 
-Must not know flows, the machine or executors. Errors of sqlite3 and the operating system are translated here, once.
+Records as rows and back, the seals that show when a row was lost or changed, and who owns a run. Must not know flows, the machine
+or executors; how the file is written safely is `sqlite_file`'s business.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 import threading
 import time
-import weakref
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .codec import ValueCodec
 from .errors import (
+    FlowError,
     InvalidOptionError,
+    OwnershipLostError,
     RunExistsError,
     RunNotFoundError,
-    StoreClosedError,
+    RunOwnedError,
     StoreDamagedError,
-    StoreError,
-    StoreFormatError,
-    StoreVersionError,
 )
-from .models import AttemptResult, ExecutionState, TaskType
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .flusher import check_interval
+from .forks import watch
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, TaskType
+from .owners import Owners
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .sqlite_file import Mark, SQLiteFile, WouldWait
+from .sqlite_schema import POSITIONS, WEIGHT, row_crc
 from .store import BaseStore
 
 T = TypeVar("T")
 
-APPLICATION_ID = 0x4E426174  # "NBat", in the file's header: tells our files from other programs'
+_logger = logging.getLogger("night_batch.sqlite_store")
 
-MIGRATIONS: tuple[str, ...] = (
-    """
-    -- Graphs are shared by the runs that were made with them: a nightly flow stores its graph once.
-    CREATE TABLE graphs (
-        no     INTEGER PRIMARY KEY,
-        digest BLOB NOT NULL UNIQUE,
-        graph  TEXT NOT NULL
-    );
-    CREATE TABLE runs (
-        no             INTEGER PRIMARY KEY,
-        id             TEXT NOT NULL UNIQUE,
-        flow_name      TEXT NOT NULL,
-        state          TEXT NOT NULL,
-        params         TEXT NOT NULL,
-        graph_no       INTEGER NOT NULL REFERENCES graphs (no),
-        created        INTEGER NOT NULL,
-        started        INTEGER,
-        ended          INTEGER,
-        parent_run_id  TEXT,
-        parent_task_id TEXT
-    );
-    CREATE INDEX runs_by_parent ON runs (parent_run_id) WHERE parent_run_id IS NOT NULL;
-    CREATE INDEX runs_by_creation ON runs (created);
-    -- key = run no * 2^32 + position: the tasks of a run lie side by side, and a row is found by one integer.
-    CREATE TABLE tasks (
-        key           INTEGER PRIMARY KEY,
-        task_id       TEXT NOT NULL,
-        type          TEXT NOT NULL,
-        state         TEXT NOT NULL,
-        attempts      INTEGER NOT NULL,
-        try_number    INTEGER NOT NULL,
-        interruptions INTEGER NOT NULL,
-        started       INTEGER,
-        ended         INTEGER,
-        due           INTEGER,
-        input         TEXT,
-        output        TEXT,
-        error         TEXT,
-        reason        TEXT,
-        logs          TEXT,
-        child_run_id  TEXT
-    );
-    CREATE TABLE attempts (
-        task_key   INTEGER NOT NULL,
-        number     INTEGER NOT NULL,
-        task_id    TEXT NOT NULL,
-        try_number INTEGER NOT NULL,
-        result     TEXT NOT NULL,
-        started    INTEGER,
-        ended      INTEGER,
-        error      TEXT,
-        reason     TEXT,
-        logs       TEXT,
-        PRIMARY KEY (task_key, number)
-    );
-    """,
-)
-"""What leads from each version of the schema (`PRAGMA user_version`) to the next, from an empty file on."""
+AT_ONCE_ROWS = 512
+AT_ONCE_SIZE = 256 * 1024
+"""Larger commits than these, in rows and in characters, are not made on the event loop."""
 
-_POSITIONS = 1 << 32
-_SMALLEST = 512  # bytes: one page of the smallest size, https://www.sqlite.org/fileformat2.html
-_SAVE_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 16)})"
-_SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 10)})"
-_ADD_RUN = (
-    "INSERT INTO runs (id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id)"
-    " VALUES (?,?,?,?,?,?,?,?,?,?)"
-)
-_SAVE_RUN = (
-    "UPDATE runs SET flow_name=?, state=?, params=?, graph_no=?, created=?, started=?, ended=?, parent_run_id=?,"
-    " parent_task_id=? WHERE no=?"
-)
-_READ_RUNS = (
-    "SELECT id, flow_name, params, graph, created, state, started, ended, parent_run_id, parent_task_id"
-    " FROM runs JOIN graphs ON graphs.no = graph_no"
-)
+_SAVE_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 21)})"
+_SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
+_RUN = "id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id, owner, epoch, since"
+_SEALED = "crc, commits, total, seal"
+_ADD_RUN = f"INSERT INTO runs ({_RUN}, {_SEALED}) VALUES ({','.join('?' * 17)})"
+_SAVE_RUN = f"UPDATE runs SET ({_RUN}, {_SEALED}) = ({','.join('?' * 17)}) WHERE no = ?"
+_READ_RUN = f"no, {_RUN}, {_SEALED}"
+_READ_RUNS = f"SELECT {_READ_RUN} FROM runs"
 _STATES = {state.value: state for state in ExecutionState}
 _TYPES = {kind.value: kind for kind in TaskType}
 _RESULTS = {result.value: result for result in AttemptResult}
 
 
+_UNSEALED = (None, None, None)
+_LARGEST_GAP = 1 << 20  # between two positions of a run
+
+
+@dataclass(slots=True)
+class _Known:
+    """What this store knows of a run that it writes: all that a commit needs beside its changes."""
+
+    no: int
+    rivals: int
+    """As of which count of `SQLiteFile.rivals`."""
+    commits: int = 0
+    total: int = 0
+    """The sum of the checksums of all its rows."""
+    run_crc: int = 0
+    owner: str | None = None
+    epoch: int = 0
+    since: int | None = None
+    crcs: array[int] = field(default_factory=lambda: array("L", [0]))
+    """The checksum of each task's row, by position."""
+
+    def take_run_crc(self, crc: int) -> None:
+        """The run's own row is going to have this checksum."""
+        self.total += crc - self.run_crc
+        self.run_crc = crc
+
+    def sealed(self, key: int | str, crc: int) -> tuple[int, int, int]:
+        """The seal that a row is written with, as of now."""
+        return self.commits, self.total, row_crc(key, crc, self.commits, self.total)
+
+
 class SQLiteStore(BaseStore):
-    """Keeps all runs in one SQLite file. Safe to use from any thread.
+    """Keeps all runs in one SQLite file. Safe to use from any thread, and by several processes at once.
 
     Args:
-        path: the database file; it is created where nothing is. Not `:memory:`: use `MemoryStore` for that. The file must
-            lie on a local disk, since SQLite's WAL mode does not work across a network.
-        busy_timeout: seconds to wait for another process that holds the file.
+        path: the database file; it is created where nothing is, for nobody else's eyes. Not `:memory:`: use `MemoryStore` for
+            that. The file must lie on a local disk, since SQLite's WAL mode does not work across a network.
+        sync_interval: seconds (or a timedelta) between two flushes to the disk: a commit is flushed at once when the last flush
+            is at least that long ago, else at the latest when the interval is over; and always at the end of a run. 0 flushes
+            each commit before anything acts on it, None only the end of a run. It is about power cuts: a killed process loses
+            nothing either way.
+        busy_timeout: seconds to wait for others who hold the file, before a `StoreBusyError`.
+        lease: seconds without a sign of life after which the runs of a process that has stopped may be taken over; those of one
+            that has died may be at once.
         codec: how values are written and read; brings the types registered with it.
 
     Raises:
-        InvalidOptionError: the path is no name of a file.
+        InvalidOptionError: the path is no name of a file, or a number makes no sense.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] = "runs.db", *, busy_timeout: float = 30.0, codec: ValueCodec | None = None
+        self,
+        path: str | os.PathLike[str] = "runs.db",
+        *,
+        sync_interval: float | timedelta | None = 0.05,
+        busy_timeout: float = 30.0,
+        lease: float = 30.0,
+        codec: ValueCodec | None = None,
     ) -> None:
         super().__init__(codec)
         if not isinstance(path, (str, os.PathLike)):
@@ -137,173 +125,238 @@ class SQLiteStore(BaseStore):
         if os.fspath(path) == ":memory:":
             raise InvalidOptionError("path", path, "the name of a file; for a store in memory, use MemoryStore")
         self.path = Path(path)
-        self._busy_timeout = busy_timeout
-        # One connection writes and one reads, each behind its own lock: a long read holds up no commit, and the
-        # rollback of one thread cannot take another's rows with it.
-        self._writing = threading.RLock()
-        self._reading = threading.RLock()
-        self._writer: sqlite3.Connection | None = None
-        self._reader: sqlite3.Connection | None = None
-        self._closed = False
-        self._flushing = False
-        self._run_numbers: dict[str, int] = {}
+        self._busy_timeout = check_seconds("busy_timeout", busy_timeout)
+        self._file = SQLiteFile(self.path, repr(self), self._busy_timeout, check_interval(sync_interval), _count_of)
+        self._owners = Owners(self._beside("-owner-"), check_seconds("lease", lease, 1.0))
+        self._held: dict[str, tuple[int, int]] = {}
+        """The runs that this store owns, each with its epoch, and as of which count of `SQLiteFile.rivals`."""
+        self._known: dict[str, _Known] = {}
         self._graph_numbers: dict[str, int] = {}
-        self._finalizer: weakref.finalize[[list[sqlite3.Connection]], SQLiteStore] | None = None
+        self._graphs: dict[int, str] = {}
+        self._generation = 0
+        """That of the file by which the runs and graph numbers were learnt."""
+        self._graphs_generation = 0
+        watch(self)
 
     def __repr__(self) -> str:
         return f"SQLiteStore({str(self.path)!r})"
 
-    # --- opening and closing ---
+    def _beside(self, suffix: str) -> Path:
+        real = Path(os.path.realpath(self.path))
+        return real.with_name(real.name + suffix)
+
+    @property
+    def identity(self) -> str:
+        """See `Store.identity`."""
+        return f"sqlite {os.path.realpath(self.path)}"
 
     def open(self) -> None:
         """See `Store.open`."""
-        with self._writing, self._reading:
-            if self._writer is None:
-                self._closed = False
-                self._connect()
-
-    def _connect(self) -> None:
-        with self._translated():
-            if self.path.is_dir():
-                raise StoreFormatError(repr(self), "the path is a directory; name a file, or use JsonStore for a folder")
-            # SQLite writes over a file that is shorter than any database. (Asked for its size and not read: closing a
-            # descriptor of ours would free the locks that another connection of this process holds on it.)
-            if self.path.exists() and 0 < self.path.stat().st_size < _SMALLEST:
-                raise StoreFormatError(repr(self), "the file is no database; name another path")
-            if not self.path.parent.is_dir():
-                raise StoreError(repr(self), f"the folder {str(self.path.parent)!r} does not exist; create it first")
-            writer = self._connection()
-            try:
-                _check_ours(writer, repr(self))
-                self._use_wal(writer)
-                _migrate(writer, repr(self))
-                writer.execute("PRAGMA synchronous = NORMAL")
-                reader = self._connection()
-            except BaseException:
-                writer.close()
-                raise
-        self._writer, self._reader, self._flushing = writer, reader, False
-        # SQLite folds the -wal file into the database when the last connection closes; do so at exit, too.
-        self._finalizer = weakref.finalize(self, _close_all, [reader, writer])
-
-    def _use_wal(self, writer: sqlite3.Connection) -> None:
-        # Two processes that open a new file at once: here SQLite does not wait, whatever the busy timeout. So we do.
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                writer.execute("PRAGMA journal_mode = WAL")
-            except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.005)
-            else:
-                return
-
-    def _connection(self) -> sqlite3.Connection:
-        return sqlite3.connect(
-            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False, cached_statements=64
-        )
+        self._file.open()
 
     def close(self) -> None:
-        """See `Store.close`."""
-        with self._writing, self._reading:
-            self._closed = True
-            if self._finalizer is not None:
-                with self._translated():
-                    self._finalizer()
-            self._writer = self._reader = self._finalizer = None
-            self._run_numbers.clear()
-            self._graph_numbers.clear()
+        """See `Store.close`. Runs that are owned still are given up."""
+        self._file.close()
+        self._held.clear()
+        self._owners.close()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise self._told(error) from error
-        except OSError as error:
-            raise StoreError(repr(self), f"{type(error).__name__}: {error}") from error
-        except (UnicodeEncodeError, OverflowError) as error:  # sqlite3 raises these bare
-            raise StoreError(repr(self), f"a text or number does not fit into a column: {error}") from error
-
-    def _told(self, error: sqlite3.Error) -> StoreError:
-        # By message: sqlite3 tells the error code only from Python 3.11 on.
-        said = f"{type(error).__name__}: {error}"
-        if "not a database" in said:
-            return StoreFormatError(repr(self), f"the file is no database; it is left untouched; name another path ({said})")
-        if "malformed" in said:
-            return StoreDamagedError(repr(self), said)
-        if "locked" in said:
-            held = f"another program has held the database for {self._busy_timeout:g} s; end it, and call again"
-            return StoreError(repr(self), f"{held} ({said})")
-        return StoreError(repr(self), said)
+    def after_fork(self) -> None:
+        """In a forked child: it owns nothing."""
+        self._held = {}
+        self._claiming = threading.Lock()
+        self._owners.after_fork()
 
     # --- writing ---
 
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
-        with self._writing:
-            writer = self._open_writer()
-            with self._translated():
-                if self._flushing is not changes.flush:
-                    # FULL syncs the WAL at this commit, and with it every commit before; NORMAL leaves it to a later one.
-                    writer.execute(f"PRAGMA synchronous = {'FULL' if changes.flush else 'NORMAL'}")
-                    self._flushing = changes.flush
-                writer.execute("BEGIN IMMEDIATE")  # a deferred transaction that upgrades may fail at once, busy timeout or not
-                try:
-                    self._write(writer, changes)
-                    writer.execute("COMMIT")
-                except BaseException:
-                    self._run_numbers.clear()
-                    self._graph_numbers.clear()
-                    if writer.in_transaction:
-                        writer.execute("ROLLBACK")
-                    raise
+        self._commit(changes, wait=True)
 
-    def _open_writer(self) -> sqlite3.Connection:
-        if self._writer is None:
-            if self._closed:
-                raise StoreClosedError(repr(self))
-            self.open()
-        assert self._writer is not None
-        return self._writer
+    def commit_at_once(self, changes: Changes) -> bool:
+        """See `Store.commit_at_once`."""
+        if len(changes.tasks) + len(changes.attempts) + len(changes.runs) > AT_ONCE_ROWS or _size(changes) > AT_ONCE_SIZE:
+            return False
+        try:
+            self._commit(changes, wait=False)
+        except WouldWait:
+            return False
+        return True
 
-    def _write(self, writer: sqlite3.Connection, changes: Changes) -> None:
+    def _commit(self, changes: Changes, wait: bool) -> None:
+        try:
+            self._file.write(lambda writer: self._write(writer, changes), flush=changes.flush, wait=wait)
+        except OwnershipLostError:
+            self._let_go(changes.lease)
+            raise
+        if changes.release:
+            self._let_go(changes.lease)
+
+    def _let_go(self, lease: Lease | None) -> bool:
+        """Forget a lease; whether it was held.
+
+        The run may have been taken anew meanwhile, by this very store: that lease stays.
+        """
+        held = lease is not None and self._held.get(lease.run_id, (0, 0))[0] == lease.epoch
+        if held and lease is not None:
+            del self._held[lease.run_id]
+        return held
+
+    def _write(self, writer: sqlite3.Connection, changes: Changes) -> tuple[None, Mark | None, int]:
+        self._forget_what_may_be_old()
+        touched: dict[str, _Known] = {}
+        runs = {run.id: run for run in changes.runs}
+        # A record that stands there twice is written once.
+        tasks = list({id(task): task for task in changes.tasks}.values())
+        last = {task.run_id: number for number, task in enumerate(tasks)}
+        alone = self._alone_since(changes.lease)
+        if changes.lease is not None:
+            self._check_fence(writer, touched, changes, runs)
         for run in {run.id: run for run in changes.new_runs}.values():
-            self._add_run(writer, run)
-        for run in changes.runs:
-            number = self._run_number(writer, run.id)
-            writer.execute(_SAVE_RUN, (*self._run_columns(writer, run), number))
-        if changes.tasks:
-            writer.executemany(_SAVE_TASK, self._task_rows(writer, changes.tasks))
+            touched[run.id] = self._add_run(writer, run, run.id not in last)
+        for run_id in (*runs, *last):
+            if run_id not in touched:
+                touched[run_id] = self._touch(writer, run_id, alone)
         for attempt in changes.attempts:
-            key = self._run_number(writer, attempt.run_id) * _POSITIONS + attempt.position
-            writer.execute(
-                _SAVE_ATTEMPT,
-                (
-                    key,
-                    attempt.number,
-                    attempt.task_id,
-                    attempt.try_number,
-                    attempt.result.value,
-                    attempt.started,
-                    attempt.ended,
-                    attempt.error,
-                    attempt.reason,
-                    attempt.logs,
-                ),
-            )
+            run_id = attempt.run_id
+            if run_id not in touched:  # nothing else of the run changes, so its own row has to take the seal
+                touched[run_id] = self._touch(writer, run_id, alone)
+                runs[run_id] = self._read_for_writing(writer, run_id)
+        for known in touched.values():
+            known.commits += 1
+        size = sum(self._write_attempt(writer, touched[attempt.run_id], attempt) for attempt in changes.attempts)
+        columns = {run_id: self._run_columns(writer, run, touched[run_id]) for run_id, run in runs.items()}
+        for run_id, row in columns.items():
+            touched[run_id].take_run_crc(row_crc(*row))
+        if tasks:
+            size += self._write_tasks(writer, tasks, touched, last)
+        for run_id, row in columns.items():
+            known = touched[run_id]
+            seal = _UNSEALED if run_id in last else known.sealed(run_id, known.run_crc)
+            writer.execute(_SAVE_RUN, (*row, known.run_crc, *seal, known.no))
+        mark = next(((known.no, known.commits) for known in touched.values()), None)
+        return None, mark, size
 
-    def _add_run(self, writer: sqlite3.Connection, run: RunRecord) -> None:
-        known = writer.execute("SELECT flow_name FROM runs WHERE id = ?", (run.id,)).fetchone()
-        if known is not None:
-            raise RunExistsError(run.id, known[0], run.flow_name)
-        number = writer.execute(_ADD_RUN, (run.id, *self._run_columns(writer, run))).lastrowid
+    def _read_for_writing(self, writer: sqlite3.Connection, run_id: str) -> RunRecord:
+        return self._run(writer, self._find(writer, _READ_RUN, run_id))
+
+    def _check_fence(
+        self, writer: sqlite3.Connection, touched: dict[str, _Known], changes: Changes, runs: dict[str, RunRecord]
+    ) -> None:
+        """Refuse changes whose lease is lost; where they give it up, that is one more change of the run."""
+        lease = changes.lease
+        assert lease is not None
+        known = self._touch(writer, lease.run_id, self._alone_since(lease))
+        if known.epoch != lease.epoch or known.owner is None:  # taken by somebody else, or given up
+            raise OwnershipLostError(lease.run_id, self._name_of(known.owner))
+        if changes.release:
+            known.owner = known.since = None
+            if lease.run_id not in runs:
+                runs[lease.run_id] = self._read_for_writing(writer, lease.run_id)
+            touched[lease.run_id] = known
+
+    def _forget_what_may_be_old(self) -> None:
+        if self._generation != self._file.generation:
+            self._known.clear()
+            self._graph_numbers.clear()
+            self._generation = self._file.generation
+
+    def _alone_since(self, lease: Lease | None) -> int | None:
+        """As of which count of `SQLiteFile.rivals` a lease of this store has kept all others from its tree of runs."""
+        if lease is None:
+            return None
+        epoch, rivals = self._held.get(lease.run_id, (0, 0))
+        return rivals if epoch == lease.epoch else None
+
+    def _touch(self, writer: sqlite3.Connection, run_id: str, alone: int | None) -> _Known:
+        """What is known of a run that is to be written; looked up anew if anybody else may have written to it.
+
+        Args:
+            writer: within the transaction that is to write.
+            run_id: the run.
+            alone: see `_alone_since`; None where others may have written at any time.
+        """
+        known = self._known.get(run_id)
+        if known is None or known.rivals < (self._file.rivals if alone is None else alone):
+            known = self._known[run_id] = self._learn(writer, run_id)
+        elif known.rivals != self._file.rivals:
+            row = writer.execute("SELECT epoch, owner FROM runs WHERE no = ?", (known.no,)).fetchone()
+            if row is None:  # it was removed meanwhile
+                raise RunNotFoundError(run_id, repr(self))
+            known.rivals = self._file.rivals
+            if row[0] != known.epoch:
+                known = self._known[run_id] = self._learn(writer, run_id)
+        return known
+
+    def _learn(self, connection: sqlite3.Connection, run_id: str) -> _Known:
+        """Read the checksums of a run's rows, and compare them with its seal."""
+        number, owner, epoch, since, crc, *seal = self._find(connection, f"no, owner, epoch, since, {_SEALED}", run_id)
+        first, last = _range(number)
+        with self._of_the_right_kind(run_id):
+            known = _Known(number, self._file.rivals, run_crc=crc, total=crc, owner=owner, epoch=epoch, since=since)
+            newest: tuple[Any, ...] = (run_id, crc, *seal)
+            rows = connection.execute(f"SELECT key, {_SEALED} FROM tasks WHERE key BETWEEN ? AND ?", (first, last))
+            for key, crc, *seal in rows:
+                if not 0 <= key - first <= len(known.crcs) + _LARGEST_GAP:
+                    raise self._damaged(run_id, f"there is no position {key - first}")
+                _put(known.crcs, key - first, crc)
+                known.total += crc + WEIGHT
+                if seal[0] is not None and seal[0] > (newest[2] or 0):
+                    newest = (key, crc, *seal)
+            known.total += self._attempts_total(connection, number)
+            known.commits = newest[2] or 0
+            self._check_seal(run_id, known.total, newest)
+        return known
+
+    @contextmanager
+    def _of_the_right_kind(self, run_id: str) -> Iterator[None]:
+        """What is read from rows is not always what was written: a text in place of a number is damage, as any wrong one is."""
+        try:
+            yield
+        except FlowError:
+            raise
+        except (TypeError, ValueError, LookupError, OverflowError) as error:
+            raise self._damaged(run_id, f"a row holds what none can hold ({type(error).__name__}: {error})") from error
+
+    @staticmethod
+    def _attempts_total(connection: sqlite3.Connection, number: int) -> int:
+        select = f"SELECT coalesce(sum(crc + {WEIGHT}), 0) FROM attempts WHERE task_key BETWEEN ? AND ?"
+        return int(connection.execute(select, _range(number)).fetchone()[0])
+
+    def _check_seal(self, run_id: str, total: int, newest: tuple[Any, ...]) -> None:
+        """Refuse a run whose rows are not all those that were written last.
+
+        Args:
+            run_id: the run.
+            total: what the checksums of its rows come to.
+            newest: of the row with the newest seal: its key, checksum, and the three columns of the seal.
+        """
+        key, crc, commits, sealed_total, seal = newest
+        if commits is None or row_crc(key, crc, commits, sealed_total) != seal:
+            raise self._damaged(run_id, "its seal is missing, or is not what was written")
+        if total != sealed_total:
+            raise self._damaged(run_id, "rows are missing, or are older than the run")
+
+    def _damaged(self, run_id: str, problem: str) -> StoreDamagedError:
+        return StoreDamagedError(
+            repr(self), f"run {run_id!r} is damaged: {problem}; nothing of it is used; restore a backup, or remove the run"
+        )
+
+    def _add_run(self, writer: sqlite3.Connection, run: RunRecord, sealed: bool) -> _Known:
+        found = writer.execute("SELECT flow_name FROM runs WHERE id = ?", (run.id,)).fetchone()
+        if found is not None:
+            raise RunExistsError(run.id, found[0], run.flow_name)
+        known = self._known[run.id] = _Known(0, self._file.rivals)
+        columns = self._run_columns(writer, run, known)
+        known.run_crc = known.total = row_crc(*columns)
+        seal = (1, known.total, row_crc(run.id, known.run_crc, 1, known.total)) if sealed else _UNSEALED
+        number = writer.execute(_ADD_RUN, (*columns, known.run_crc, *seal)).lastrowid
         assert number is not None
-        self._run_numbers[run.id] = number
+        known.no = number
+        return known
 
-    def _run_columns(self, writer: sqlite3.Connection, run: RunRecord) -> tuple[Any, ...]:
+    def _run_columns(self, writer: sqlite3.Connection, run: RunRecord, known: _Known) -> tuple[Any, ...]:
         return (
+            run.id,
             run.flow_name,
             run.state.value,
             run.params,
@@ -313,40 +366,48 @@ class SQLiteStore(BaseStore):
             run.ended,
             run.parent_run_id,
             run.parent_task_id,
+            known.owner,
+            known.epoch,
+            known.since,
         )
 
     def _graph_number(self, writer: sqlite3.Connection, graph: str) -> int:
         number = self._graph_numbers.get(graph)
-        if number is None:
+        # It may have been removed meanwhile, with the last run that was made with it.
+        if number is None or writer.execute("SELECT 1 FROM graphs WHERE no = ?", (number,)).fetchone() is None:
             digest = hashlib.sha256(graph.encode()).digest()
             writer.execute("INSERT OR IGNORE INTO graphs (digest, graph) VALUES (?, ?)", (digest, graph))
             number = int(writer.execute("SELECT no FROM graphs WHERE digest = ?", (digest,)).fetchone()[0])
             self._graph_numbers[graph] = number
         return number
 
-    def _run_number(self, connection: sqlite3.Connection, run_id: str) -> int:
-        number = self._run_numbers.get(run_id)
-        if number is None:
-            number = self._run_numbers[run_id] = int(self._find_run(connection, "SELECT no FROM runs WHERE id = ?", run_id)[0])
-        return number
+    def _number(self, connection: sqlite3.Connection, run_id: str) -> int:
+        return int(self._find(connection, "no", run_id)[0])
 
-    def _find_run(self, connection: sqlite3.Connection, select: str, run_id: str) -> tuple[Any, ...]:
+    def _find(self, connection: sqlite3.Connection, columns: str, run_id: str) -> tuple[Any, ...]:
         try:
-            row: tuple[Any, ...] | None = connection.execute(select, (run_id,)).fetchone()
+            number: tuple[Any, ...] | None = connection.execute("SELECT no FROM runs WHERE id = ?", (run_id,)).fetchone()
         except UnicodeEncodeError:  # a lone surrogate, which no run id in the file can hold
-            row = None
-        if row is None:
+            number = None
+        if number is None:
             raise RunNotFoundError(run_id, repr(self))
-        return row
+        # That was the index of ids, which may lead astray where it is damaged. So ask the row.
+        row: tuple[Any, ...] | None = connection.execute(f"SELECT id, {columns} FROM runs WHERE no = ?", number).fetchone()
+        if row is None or row[0] != run_id:
+            raise self._damaged(run_id, "another run's row stands where its own should be")
+        return row[1:]
 
-    def _task_rows(self, writer: sqlite3.Connection, tasks: list[TaskRecord]) -> Iterator[tuple[Any, ...]]:
-        run_id, base = "", 0
+    @staticmethod
+    def _write_tasks(
+        writer: sqlite3.Connection, tasks: Sequence[TaskRecord], touched: dict[str, _Known], last: dict[str, int]
+    ) -> int:
+        rows: list[tuple[Any, ...]] = []
+        size = 0
         for task in tasks:
-            if task.run_id != run_id:
-                run_id = task.run_id
-                base = self._run_number(writer, run_id) * _POSITIONS
-            yield (
-                base + task.position,
+            known = touched[task.run_id]
+            position, crcs = task.position, known.crcs
+            row = (
+                known.no * POSITIONS + position,
                 task.task_id,
                 task.type.value,
                 task.state.value,
@@ -362,134 +423,304 @@ class SQLiteStore(BaseStore):
                 task.reason,
                 task.logs,
                 task.child_run_id,
+                task.crashes,
             )
+            crc = row_crc(*row)
+            old = crcs[position] if position < len(crcs) else 0
+            known.total += crc - old if old else crc + WEIGHT
+            _put(crcs, position, crc)
+            # The run's last row seals it: by then its total is what it will be.
+            seal = known.sealed(row[0], crc) if last[task.run_id] == len(rows) else _UNSEALED
+            rows.append((*row, crc, *seal))
+            if task.output is not None:
+                size += len(task.output)
+        writer.executemany(_SAVE_TASK, rows)
+        return size + 200 * len(rows)
+
+    @staticmethod
+    def _write_attempt(writer: sqlite3.Connection, known: _Known, attempt: AttemptRecord) -> int:
+        row = (
+            known.no * POSITIONS + attempt.position,
+            attempt.number,
+            attempt.task_id,
+            attempt.try_number,
+            attempt.result.value,
+            attempt.started,
+            attempt.ended,
+            attempt.error,
+            attempt.reason,
+            attempt.logs,
+        )
+        crc = row_crc(*row)
+        old = writer.execute("SELECT crc FROM attempts WHERE task_key = ? AND number = ?", row[:2]).fetchone()
+        known.total += crc - old[0] if old is not None else crc + WEIGHT
+        writer.execute(_SAVE_ATTEMPT, (*row, crc))
+        return 200 + len(attempt.error or "") + len(attempt.logs or "")
+
+    # --- owning ---
+
+    def claim(self, run_id: str, *, force: bool = False) -> Lease:
+        """See `Store.claim`."""
+
+        def work(writer: sqlite3.Connection) -> tuple[tuple[Lease, int], Mark, int]:
+            self._forget_what_may_be_old()
+            known = self._touch(writer, run_id, None)
+            token = self._owners.token
+            if known.owner is not None and not force:
+                mine = known.owner == token
+                if run_id in self._held if mine else self._owners.is_alive(known.owner):
+                    raise RunOwnedError(run_id, "this very process" if mine else self._name_of(known.owner), known.since)
+            known.owner, known.epoch, known.since = token, known.epoch + 1, time.time_ns() // 1000
+            return (Lease(run_id, known.epoch), self._file.rivals), self._change_hands(writer, run_id, known), 0
+
+        lease, rivals = self._file.write(work)
+        self._held[run_id] = lease.epoch, rivals
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """See `Store.release`."""
+        alone = self._alone_since(lease)
+
+        def work(writer: sqlite3.Connection) -> tuple[None, Mark | None, int]:
+            self._forget_what_may_be_old()
+            known = self._touch(writer, lease.run_id, alone)
+            if known.epoch != lease.epoch or known.owner is None:
+                return None, None, 0
+            known.owner = known.since = None
+            return None, self._change_hands(writer, lease.run_id, known), 0
+
+        if self._let_go(lease):
+            try:
+                self._file.write(work)
+            except RunNotFoundError:
+                pass
+
+    def _change_hands(self, writer: sqlite3.Connection, run_id: str, known: _Known) -> Mark:
+        """Write down who owns a run, which is one more commit of it."""
+        columns = self._run_columns(writer, self._read_for_writing(writer, run_id), known)
+        known.take_run_crc(row_crc(*columns))
+        known.commits += 1
+        writer.execute(_SAVE_RUN, (*columns, known.run_crc, *known.sealed(run_id, known.run_crc), known.no))
+        return known.no, known.commits
+
+    def _name_of(self, token: str | None) -> str | None:
+        owner = self._owners.owner(token) if token is not None else None
+        return None if owner is None else str(owner)
 
     # --- reading ---
 
-    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do some selects within one read transaction: they all see the same commit."""
-        if self._reader is None:
-            with self._writing:
-                self._open_writer()
-        with self._reading:
-            reader = self._reader
-            if reader is None:
-                raise StoreClosedError(repr(self))
-            with self._translated():
-                reader.execute("BEGIN")
-                try:
-                    return work(reader)
-                finally:
-                    if reader.in_transaction:  # an error of the medium may have ended it
-                        reader.execute("COMMIT")
-
-    def _run_range(self, reader: sqlite3.Connection, run_id: str) -> tuple[int, int]:
-        first = int(self._find_run(reader, "SELECT no FROM runs WHERE id = ?", run_id)[0]) * _POSITIONS
-        return first, first + _POSITIONS - 1
-
     def read_run(self, run_id: str) -> RunRecord:
         """See `Store.read_run`."""
-        return self._read(lambda reader: self._run_record(self._find_run(reader, f"{_READ_RUNS} WHERE id = ?", run_id)))
+        return self._file.read(lambda reader: self._run(reader, self._find(reader, _READ_RUN, run_id)))
 
-    def _run_record(self, row: tuple[Any, ...]) -> RunRecord:
-        run_id, flow_name, params, graph, created, state, *rest = row
-        return RunRecord(run_id, flow_name, params, graph, created, self._known(_STATES, state), *rest)
+    def _run(self, reader: sqlite3.Connection, row: tuple[Any, ...]) -> RunRecord:
+        run_id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id = row[1:11]
+        if row_crc(*row[1:14]) != row[14]:
+            raise self._damaged(str(run_id), "its row is not what was written")
+        graph = self._graph(reader, run_id, graph_no)
+        with self._of_the_right_kind(run_id):
+            return RunRecord(
+                run_id, flow_name, params, graph, created, _STATES[state], started, ended, parent_run_id, parent_task_id
+            )
 
-    def _known(self, members: dict[str, T], text: str) -> T:
-        try:
-            return members[text]
-        except KeyError:
-            raise StoreDamagedError(repr(self), f"a row holds {text!r}, which is none of {', '.join(members)}") from None
+    def _graph(self, reader: sqlite3.Connection, run_id: str, number: int) -> str:
+        """The text of a graph. The digest that it is found by when it is written is its checksum when it is read."""
+        if self._graphs_generation != self._file.generation:
+            self._graphs, self._graphs_generation = {}, self._file.generation
+        graph = self._graphs.get(number)
+        if graph is None:
+            row = reader.execute("SELECT graph, digest FROM graphs WHERE no = ?", (number,)).fetchone()
+            if row is None or hashlib.sha256(str(row[0]).encode()).digest() != row[1]:
+                raise self._damaged(run_id, "the graph that it was made with is missing, or not what was written")
+            graph = self._graphs[number] = str(row[0])
+        return graph
 
     def read_tasks(self, run_id: str) -> list[TaskRecord]:
         """See `Store.read_tasks`."""
+        return self._file.read(lambda reader: self._tasks(reader, run_id))
 
-        def work(reader: sqlite3.Connection) -> list[TaskRecord]:
-            first, last = self._run_range(reader, run_id)
-            rows = reader.execute("SELECT * FROM tasks WHERE key BETWEEN ? AND ? ORDER BY key", (first, last)).fetchall()
+    def _tasks(self, reader: sqlite3.Connection, run_id: str) -> list[TaskRecord]:
+        number, run_crc, *seal = self._find(reader, f"no, {_SEALED}", run_id)
+        first, last = _range(number)
+        rows = reader.execute("SELECT * FROM tasks WHERE key BETWEEN ? AND ? ORDER BY key", (first, last)).fetchall()
+        with self._of_the_right_kind(run_id):
+            newest: tuple[Any, ...] = (run_id, run_crc, *seal)
+            total = run_crc + self._attempts_total(reader, number)
+            for row in rows:
+                if row_crc(*row[:17]) != row[17]:
+                    raise self._damaged(run_id, f"the row of the task at position {row[0] - first} is not what was written")
+                total += row[17] + WEIGHT
+                if row[18] is not None and row[18] > (newest[2] or 0):
+                    newest = (row[0], *row[17:])
+            self._check_seal(run_id, total, newest)
             return [
-                TaskRecord(run_id, row[1], row[0] - first, self._known(_TYPES, row[2]), self._known(_STATES, row[3]), *row[4:])
-                for row in rows
+                TaskRecord(
+                    run_id, task_id, key - first, _TYPES[kind], _STATES[state], attempts, tries, interruptions, rest[9], *rest[:9]
+                )
+                for key, task_id, kind, state, attempts, tries, interruptions, *rest in rows
             ]
-
-        return self._read(work)
 
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
+        return self._file.read(lambda reader: self._attempts(reader, run_id))
 
-        def work(reader: sqlite3.Connection) -> list[AttemptRecord]:
-            first, last = self._run_range(reader, run_id)
-            rows = reader.execute(
-                "SELECT * FROM attempts WHERE task_key BETWEEN ? AND ? ORDER BY task_key, number", (first, last)
-            ).fetchall()
+    def _attempts(self, reader: sqlite3.Connection, run_id: str) -> list[AttemptRecord]:
+        number = self._learn(reader, run_id).no  # which finds rows that are missing
+        first, last = _range(number)
+        rows = reader.execute(
+            "SELECT * FROM attempts WHERE task_key BETWEEN ? AND ? ORDER BY task_key, number", (first, last)
+        ).fetchall()
+        with self._of_the_right_kind(run_id):
+            for row in rows:
+                if row_crc(*row[:-1]) != row[-1]:
+                    raise self._damaged(
+                        run_id, f"the row of attempt {row[1]} at position {row[0] - first} is not what was written"
+                    )
             return [
-                AttemptRecord(run_id, task_id, key - first, number, tries, self._known(_RESULTS, result), *rest)
-                for key, number, task_id, tries, result, *rest in rows
+                AttemptRecord(run_id, task_id, key - first, number, tries, _RESULTS[result], *rest)
+                for key, number, task_id, tries, result, *rest, _ in rows
             ]
 
-        return self._read(work)
-
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
-        """See `Store.read_runs`."""
+        """See `Store.read_runs`. A run whose row is damaged is left out, with a warning in the log: it hides no other."""
+
+        def leave_out(problem: str) -> None:
+            _logger.warning("left out of the list of runs: %s", problem)
 
         def work(reader: sqlite3.Connection) -> list[RunRecord]:
-            newest_first = "ORDER BY created DESC, runs.no DESC"
-            if parent_run_id is None:
-                rows = reader.execute(f"{_READ_RUNS} {newest_first}").fetchall()
-            else:
-                rows = reader.execute(f"{_READ_RUNS} WHERE parent_run_id = ? {newest_first}", (parent_run_id,)).fetchall()
-            return [self._run_record(row) for row in rows]
+            where, arguments = ("WHERE parent_run_id = ?", (parent_run_id,)) if parent_run_id is not None else ("", ())
+            found: list[RunRecord] = []
+            for row in _each_row(reader, where, arguments, leave_out):
+                try:
+                    found.append(self._run(reader, row))
+                except StoreDamagedError as error:
+                    leave_out(str(error))
+            return found
 
-        return self._read(work)
+        return self._file.read(work)
 
     def exists(self, run_id: str) -> bool:
         """See `Store.exists`."""
         try:
-            self._read(lambda reader: self._find_run(reader, "SELECT no FROM runs WHERE id = ?", run_id))
+            self._file.read(lambda reader: self._number(reader, run_id))
         except RunNotFoundError:
             return False
         return True
 
+    # --- housekeeping ---
 
-def _check_ours(connection: sqlite3.Connection, store: str) -> None:
-    """Refuse a database that another program made, before anything is written to it."""
-    # In one select, that is of one moment: another process may be making the file right now.
-    application, version, tables = connection.execute(
-        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
-        " FROM pragma_application_id(), pragma_user_version()"
-    ).fetchone()
-    if application == APPLICATION_ID:
-        if version > len(MIGRATIONS):
-            raise StoreVersionError(
-                store,
-                f"it has schema version {version}, this library knows up to {len(MIGRATIONS)}; use the version that wrote it",
-            )
-    elif application or version or tables:
-        raise StoreFormatError(store, "the file is a database of another program; name another path")
+    def check(self) -> list[str]:
+        """See `Store.check`. Reads the whole file; commits go on meanwhile."""
+        return self._file.read(lambda reader: list(self._problems(reader)))
+
+    def _problems(self, reader: sqlite3.Connection) -> Iterator[str]:
+        for (said,) in reader.execute("PRAGMA integrity_check").fetchall():
+            if said != "ok":
+                yield f"SQLite says: {said}"
+        unreadable: list[str] = []
+        for row in _each_row(reader, "", (), unreadable.append):
+            try:
+                run = self._run(reader, row)
+                self._tasks(reader, run.id)
+                self._attempts(reader, run.id)
+            except (StoreDamagedError, RunNotFoundError) as error:
+                yield str(error)
+            except sqlite3.OperationalError as error:
+                yield f"run {row[1]!r} cannot be read: {error}"
+        yield from unreadable
+        for table, key in (("tasks", "key"), ("attempts", "task_key")):
+            stray = f"SELECT DISTINCT {key} >> 32 FROM {table} WHERE {key} >> 32 NOT IN (SELECT no FROM runs)"
+            for (number,) in reader.execute(stray).fetchall():
+                yield f"there are {table} of run no. {number}, and there is no such run"
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """See `Store.backup`. The copy is one file, whatever -wal the original has."""
+        self._file.backup(Path(path))
+
+    def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
+        def work(writer: sqlite3.Connection) -> tuple[None, Mark, int]:
+            self._forget_what_may_be_old()
+            known = self._touch(writer, lease.run_id, self._alone_since(lease))
+            if known.epoch != lease.epoch:
+                raise OwnershipLostError(lease.run_id, self._name_of(known.owner))
+            for run_id in run_ids:
+                number, state = self._find(writer, "no, state", run_id)
+                if state not in TERMINAL_STATES:  # it was set back a moment ago
+                    raise RunOwnedError(run_id)
+                writer.execute("DELETE FROM tasks WHERE key BETWEEN ? AND ?", _range(number))
+                writer.execute("DELETE FROM attempts WHERE task_key BETWEEN ? AND ?", _range(number))
+                writer.execute("DELETE FROM runs WHERE no = ?", (number,))
+                self._known.pop(run_id, None)
+            writer.execute("DELETE FROM graphs WHERE NOT EXISTS (SELECT 1 FROM runs WHERE graph_no = graphs.no)")
+            return None, (0, 0), 0
+
+        self._file.write(work)
+        self._let_go(lease)
+
+    def _shrink(self) -> None:
+        self._file.shrink()
 
 
-def _migrate(writer: sqlite3.Connection, store: str) -> None:
-    """Bring the schema up to date: each version in a transaction of its own, so a kill leaves one version or the next."""
-    while True:
-        writer.execute("BEGIN IMMEDIATE")
-        try:
-            _check_ours(writer, store)  # another process may have come first
-            version = writer.execute("PRAGMA user_version").fetchone()[0]
-            if version == len(MIGRATIONS):
-                writer.execute("ROLLBACK")
-                return
-            for statement in MIGRATIONS[version].split(";"):
-                if statement.strip():
-                    writer.execute(statement)
-            writer.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            writer.execute(f"PRAGMA user_version = {version + 1}")
-            writer.execute("COMMIT")
-        except BaseException:
-            if writer.in_transaction:
-                writer.execute("ROLLBACK")
+def check_seconds(option: str, value: float, least: float = 0.0) -> float:
+    """A number of seconds that makes sense.
+
+    Raises:
+        InvalidOptionError: it is none, or less than `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise InvalidOptionError(option, value, f"a number of seconds from {least:g} on")
+    return float(value)
+
+
+def _count_of(connection: sqlite3.Connection, number: int) -> int | None:
+    """How many commits of a run the file holds; more than any where the run was removed; None where it was never made."""
+    of_tasks = "coalesce((SELECT max(commits) FROM tasks WHERE key BETWEEN ? AND ?), 0)"
+    newest = f"SELECT max(coalesce(commits, 0), {of_tasks}) FROM runs WHERE no = ?"
+    row = connection.execute(newest, (*_range(number), number)).fetchone()
+    if row is not None:
+        return int(row[0])
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'runs'").fetchone()
+    return 1 << 62 if last is not None and last[0] >= number else None
+
+
+def _each_row(
+    reader: sqlite3.Connection, where: str, arguments: tuple[str, ...], unreadable: Callable[[str], None]
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of runs, newest first; those that hold text that is none are left out, and told of."""
+    newest_first = "ORDER BY created DESC, no DESC"
+    try:
+        yield from reader.execute(f"{_READ_RUNS} {where} {newest_first}", arguments).fetchall()
+        return
+    except sqlite3.OperationalError as error:
+        if "decode" not in str(error):
             raise
+    for (number,) in reader.execute(f"SELECT no FROM runs {where} {newest_first}", arguments).fetchall():
+        try:
+            yield reader.execute(f"{_READ_RUNS} WHERE no = ?", (number,)).fetchone()
+        except sqlite3.OperationalError as error:
+            unreadable(f"run no. {number} cannot be read: {error}")
 
 
-def _close_all(connections: list[sqlite3.Connection]) -> None:
-    for connection in connections:
-        connection.close()
+def _range(number: int) -> tuple[int, int]:
+    """The first and the last key of a run's tasks."""
+    return number * POSITIONS, number * POSITIONS + POSITIONS - 1
+
+
+def _put(crcs: array[int], position: int, crc: int) -> None:
+    missing = position + 1 - len(crcs)
+    if missing > 0:
+        # In large steps: a run's tasks come one after the other.
+        crcs.extend([0] * (missing if missing > 1 else max(1, len(crcs) // 8)))
+    crcs[position] = crc
+
+
+def _size(changes: Changes) -> int:
+    size = 0
+    for task in changes.tasks:
+        if task.output is not None:
+            size += len(task.output)
+        if task.error is not None:
+            size += len(task.error)
+    for run in changes.runs:
+        size += len(run.params)
+    return size

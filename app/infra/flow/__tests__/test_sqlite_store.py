@@ -21,17 +21,20 @@ from .. import (
     RunNotFoundError,
     SQLiteStore,
     Store,
+    StoreBusyError,
     StoreDamagedError,
     StoreError,
     StoreFormatError,
+    StoreFullError,
     StoreVersionError,
-    sqlite_store,
+    sqlite_file,
+    sqlite_schema,
 )
 from ..testing.store_contract import a_run, a_task, all_at_once, an_attempt, snapshot
 
 PACKAGE = AsyncFlow.__module__.rpartition(".")[0]
 ROOT = Path(__file__).resolve().parents[PACKAGE.count(".") + 2]
-SECOND = "CREATE TABLE notes (note TEXT); INSERT INTO notes SELECT id FROM runs; CREATE INDEX notes_by_note ON notes (note)"
+NEXT = "CREATE TABLE notes (note TEXT); INSERT INTO notes SELECT id FROM runs; CREATE INDEX notes_by_note ON notes (note)"
 
 
 @pytest.fixture
@@ -55,6 +58,12 @@ def ask(path: Path, question: str) -> object:
     """The first value that a connection of its own finds in the file."""
     with closing(sqlite3.connect(path)) as connection:
         return connection.execute(question).fetchone()[0]
+
+
+def versions_become(monkeypatch: pytest.MonkeyPatch, versions: tuple[str, ...]) -> None:
+    """Have the library know other versions of the schema."""
+    for room in (sqlite_schema, sqlite_file):
+        monkeypatch.setattr(room, "MIGRATIONS", versions)
 
 
 @contextmanager
@@ -84,8 +93,8 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def test_the_file_says_what_it_is(store: SQLiteStore, path: Path) -> None:
     """The file is in WAL mode and carries our application id and the number of its schema."""
     assert ask(path, "PRAGMA journal_mode") == "wal"
-    assert ask(path, "PRAGMA application_id") == sqlite_store.APPLICATION_ID == int.from_bytes(b"NBat", "big")
-    assert ask(path, "PRAGMA user_version") == len(sqlite_store.MIGRATIONS)
+    assert ask(path, "PRAGMA application_id") == sqlite_schema.APPLICATION_ID == int.from_bytes(b"NBat", "big")
+    assert ask(path, "PRAGMA user_version") == len(sqlite_schema.MIGRATIONS)
 
 
 def test_closing_leaves_one_file(store: SQLiteStore, path: Path) -> None:
@@ -119,26 +128,32 @@ def test_runs_share_one_stored_graph(store: SQLiteStore, path: Path) -> None:
     assert [store.read_run(f"run{number}").graph for number in range(5)] == ['{"a":[]}'] * 4 + ['{"b":[]}']
 
 
-def test_only_a_flush_waits_for_the_disk(store: SQLiteStore) -> None:
+def test_only_a_flush_waits_for_the_disk(path: Path) -> None:
     """A commit that is flushed is made with `synchronous = FULL`, every other one with NORMAL, in any order."""
-    assert store._writer is not None
+    store = SQLiteStore(path, sync_interval=None)
+    store.open()
+    writer = store._file._writer
+    assert writer is not None
     modes: list[str] = []
-    store._writer.set_trace_callback(lambda sql: modes.append(sql) if "synchronous" in sql else None)
+    writer.set_trace_callback(lambda sql: modes.append(sql) if "synchronous" in sql else None)
     for number, flush in enumerate((False, True, True, False)):
         store.commit(Changes(new_runs=[a_run(f"run{number}")], flush=flush))
-        assert store._writer.execute("PRAGMA synchronous").fetchone()[0] == (2 if flush else 1)
-    assert modes.count("PRAGMA synchronous = FULL") == modes.count("PRAGMA synchronous = NORMAL") == 1
+        assert writer.execute("PRAGMA synchronous").fetchone()[0] == (2 if flush else 1)
+    assert modes.count("PRAGMA synchronous = FULL") == 1
+    assert modes.count("PRAGMA synchronous = NORMAL") == 2
+    store.close()
 
 
 def test_reading_leaves_no_transaction_open(store: SQLiteStore) -> None:
     """After each read, a refused one too, the reader lets go: an open SELECT would keep the -wal file growing."""
     store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
-    assert store._reader is not None
+    reader = store._file._reader
+    assert reader is not None
     store.read_tasks("run")
-    assert not store._reader.in_transaction
+    assert not reader.in_transaction
     with pytest.raises(RunNotFoundError):
         store.read_tasks("unknown")
-    assert not store._reader.in_transaction
+    assert not reader.in_transaction
 
 
 # --- versions ---
@@ -149,11 +164,11 @@ def test_an_older_file_is_brought_up(path: Path, monkeypatch: pytest.MonkeyPatch
     with SQLiteStore(path) as store:
         store.commit(Changes(new_runs=[a_run("old")], tasks=[a_task(0, "old")]))
         before = snapshot(store)
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", (*sqlite_store.MIGRATIONS, SECOND))
+    versions_become(monkeypatch, (*sqlite_schema.MIGRATIONS, NEXT))
     for _ in range(2):
         with SQLiteStore(path) as store:
             assert snapshot(store) == before
-        assert ask(path, "PRAGMA user_version") == len(sqlite_store.MIGRATIONS)
+        assert ask(path, "PRAGMA user_version") == len(sqlite_schema.MIGRATIONS)
         assert ask(path, "SELECT group_concat(note) FROM notes") == "old"
 
 
@@ -161,7 +176,7 @@ def test_a_new_file_gets_every_step(path: Path, monkeypatch: pytest.MonkeyPatch)
     """A file that is new ends with the same schema as one that was brought up."""
     other = path.with_name("brought_up.db")
     make_file(other)
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", (*sqlite_store.MIGRATIONS, SECOND))
+    versions_become(monkeypatch, (*sqlite_schema.MIGRATIONS, NEXT))
     for each in (path, other):
         make_file(each)
     schema = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_master ORDER BY name)"
@@ -174,20 +189,20 @@ def test_a_step_that_fails_leaves_the_version_before(path: Path, monkeypatch: py
     with SQLiteStore(path) as store:
         store.commit(Changes(new_runs=[a_run("old")]))
         before = snapshot(store)
-    versions = sqlite_store.MIGRATIONS
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", (*versions, "CREATE TABLE notes (note TEXT); CREATE NONSENSE"))
+    versions = sqlite_schema.MIGRATIONS
+    versions_become(monkeypatch, (*versions, "CREATE TABLE notes (note TEXT); CREATE NONSENSE"))
     with pytest.raises(StoreError, match="NONSENSE"):
         SQLiteStore(path).open()
     assert ask(path, "PRAGMA user_version") == len(versions)
     assert ask(path, "SELECT count(*) FROM sqlite_master WHERE name = 'notes'") == 0
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", versions)
+    versions_become(monkeypatch, versions)
     with SQLiteStore(path) as store:
         assert snapshot(store) == before
 
 
 @pytest.mark.parametrize("old", [True, False], ids=["old file", "new file"])
 def test_a_kill_in_the_middle_of_a_step(path: Path, monkeypatch: pytest.MonkeyPatch, old: bool) -> None:
-    """A process killed within the second step leaves a file of the first version; the next open brings it up."""
+    """A process killed within the next step leaves a file of the version before, or none; the next open brings it up."""
     if old:
         with SQLiteStore(path) as store:
             store.commit(Changes(new_runs=[a_run("old")]))
@@ -199,20 +214,24 @@ class Killing(str):
             yield statement
         os._exit(9)
 
-module = sys.modules[flow.SQLiteStore.__module__]
-module.MIGRATIONS = (*module.MIGRATIONS, Killing({SECOND!r}))
+from {PACKAGE} import sqlite_file, sqlite_schema
+sqlite_file.MIGRATIONS = sqlite_schema.MIGRATIONS = (*sqlite_schema.MIGRATIONS, Killing({NEXT!r}))
 store.open()
 """,
         path,
     )
     assert killed.returncode == 9, killed.stderr
-    assert ask(path, "PRAGMA user_version") == len(sqlite_store.MIGRATIONS)
-    assert ask(path, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'notes%'") == 0
-    monkeypatch.setattr(sqlite_store, "MIGRATIONS", (*sqlite_store.MIGRATIONS, SECOND))
+    assert path.exists() == old
+    if old:
+        assert ask(path, "PRAGMA user_version") == len(sqlite_schema.MIGRATIONS)
+        assert ask(path, "SELECT count(*) FROM sqlite_master WHERE name LIKE 'notes%'") == 0
+    versions_become(monkeypatch, (*sqlite_schema.MIGRATIONS, NEXT))
     with SQLiteStore(path) as store:
         assert store.list_runs() == (["old"] if old else [])
-    assert ask(path, "PRAGMA user_version") == len(sqlite_store.MIGRATIONS)
+    assert ask(path, "PRAGMA user_version") == len(sqlite_schema.MIGRATIONS)
     assert ask(path, "SELECT count(*) FROM notes") == old
+    kept = f"runs.db.v{len(sqlite_schema.MIGRATIONS) - 1}"
+    assert files_in(path.parent).keys() == {"runs.db", *([f"{kept}.bak", f"{kept}-2.bak"] if old else [])}
 
 
 # --- what is not ours ---
@@ -276,7 +295,7 @@ def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 999")
     before = files_in(path.parent)
-    with pytest.raises(StoreVersionError, match=rf"runs\.db.*999.*up to {len(sqlite_store.MIGRATIONS)}"):
+    with pytest.raises(StoreVersionError, match=rf"runs\.db.*999.*up to {len(sqlite_schema.MIGRATIONS)}"):
         SQLiteStore(path).open()
     assert files_in(path.parent) == before
 
@@ -352,7 +371,8 @@ def test_many_open_a_new_file_at_once(tmp_path: Path) -> None:
 
 
 def test_opening_waits_for_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where SQLite itself does not wait, on making a file a WAL one, the store does, until the other one lets go."""
+    """Where another program holds the file, opening waits until that lets go."""
+    make_file(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         monkeypatch.setattr(time, "sleep", lambda seconds: other.execute("ROLLBACK"))
@@ -363,10 +383,10 @@ def test_opening_waits_for_the_lock(path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_lock_held_too_long_is_an_error(store: SQLiteStore, path: Path) -> None:
-    """Past `busy_timeout` a commit raises `StoreError` instead of hanging; reads go on; afterwards the store works."""
+    """Past `busy_timeout` a commit raises `StoreBusyError` instead of hanging; reads go on; afterwards the store works."""
     store.commit(Changes(new_runs=[a_run()]))
     with locked(path):
-        with pytest.raises(StoreError, match="locked"):
+        with pytest.raises(StoreBusyError, match="locked"):
             store.commit(Changes(new_runs=[a_run("refused")]))
         assert store.list_runs() == ["run"]
     assert not store.exists("refused")
@@ -375,9 +395,10 @@ def test_a_lock_held_too_long_is_an_error(store: SQLiteStore, path: Path) -> Non
 
 
 def test_a_lock_held_while_opening_is_an_error(path: Path) -> None:
-    """Past `busy_timeout`, opening a new file that another connection holds raises `StoreError`, and works afterwards."""
+    """Past `busy_timeout`, opening a file that another program holds raises `StoreBusyError`, and works afterwards."""
+    make_file(path)
     store = SQLiteStore(path, busy_timeout=0.01)
-    with locked(path), pytest.raises(StoreError, match="locked"):
+    with locked(path), pytest.raises(StoreBusyError, match="locked"):
         store.open()
     store.commit(Changes(new_runs=[a_run()]))
     assert store.list_runs() == ["run"]
@@ -396,15 +417,16 @@ def test_a_commit_that_fails_leaves_nothing(store: SQLiteStore) -> None:
         tasks=[a_task(0, reason="changed"), *(a_task(position, "new", output="x" * 1000) for position in range(500))],
         attempts=[an_attempt(1)],
     )
-    assert store._writer is not None
-    pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
-    store._writer.execute(f"PRAGMA max_page_count = {pages + 20}")
-    with pytest.raises(StoreError, match="full"):
+    writer = store._file._writer
+    assert writer is not None
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count = {pages + 20}")
+    with pytest.raises(StoreFullError, match="full"):
         store.commit(big)
     assert snapshot(store) == before
     with pytest.raises(RunNotFoundError):
         store.commit(Changes(tasks=[a_task(0, "new")]))
-    store._writer.execute(f"PRAGMA max_page_count = {1 << 30}")
+    writer.execute(f"PRAGMA max_page_count = {1 << 30}")
     store.commit(big)
     assert len(store.read_tasks("new")) == 500
     assert store.read_run("new").graph == '{"new":[]}'
@@ -450,12 +472,13 @@ def test_damage_is_a_named_error(path: Path) -> None:
     ],
 )
 def test_a_row_with_an_unknown_word(store: SQLiteStore, path: Path, statement: str, read: str) -> None:
-    """A state, type or result that the library does not know is damage, named by the word that was found."""
+    """A word that somebody else put into a row, one that the library does not even know, is damage; check() says the same."""
     store.commit(Changes(new_runs=[a_run()], tasks=[a_task()], attempts=[an_attempt(1)]))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(statement)
-    with pytest.raises(StoreDamagedError, match=r"runs\.db.*'paused'"):
+    with pytest.raises(StoreDamagedError, match=r"runs\.db.*'run' is damaged.*not what was written"):
         getattr(store, read)("run")
+    assert "'run' is damaged" in store.check()[0]
 
 
 def test_tables_that_disappear(store: SQLiteStore, path: Path) -> None:
