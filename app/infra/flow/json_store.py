@@ -1,443 +1,547 @@
 """JsonStore: a folder of readable files, one `<run_id>.json` per run, fed by an append-only journal beside it.
 
-While a run goes on, each commit appends one line to `<run_id>.journal`: the length and CRC32 of a JSON text, then the text. When
-the run has ended, the journal is folded into the JSON file, and removed. Must not know flows, the machine or executors.
+While a run goes on, each commit appends one line to `<run_id>.journal`. When the run has ended, the journal is folded into the
+JSON file, and removed. Here: who may write, who owns which run, and when it all reaches the disk. Must not know flows, the
+machine or executors; how to write so that a kill or a power cut does no harm is `json_writer`'s business.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import threading
 import time
-from collections import ChainMap, OrderedDict
-from collections.abc import Iterator, Mapping
+import weakref
+from collections import ChainMap, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from .codec import ValueCodec
-from .errors import RunExistsError, RunNotFoundError, StoreClosedError, StoreDamagedError, StoreError, StoreFormatError
-from .json_format import (
-    FORMAT,
-    VERSION,
-    Content,
-    attempt_row,
-    commits_of,
-    file_stem,
-    folded,
-    line,
-    parse_folded,
-    parse_head,
-    parse_journal,
-    run_row,
-    task_row,
-    tie,
+from .errors import (
+    InvalidOptionError,
+    OwnershipLostError,
+    RunExistsError,
+    RunNotFoundError,
+    RunOwnedError,
+    StoreBusyError,
+    StoreClosedError,
+    StoreError,
+    StoreFormatError,
 )
+from .file_lock import FileLock
+from .file_system import FileSystem, regular_files, translated
+from .flusher import Flusher, check_interval
+from .forks import watch
+from .json_format import Entry, attempt_row, run_row, task_row
+from .json_reader import FOLDED, JOURNAL, KEPT, LEFT_BEHIND, Reader
+from .json_writer import Writer
 from .models import TERMINAL_STATES
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .owners import Owners
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .store import BaseStore
 
+AT_ONCE_RECORDS = 512
+AT_ONCE_SIZE = 256 * 1024
+"""Larger commits than these, in records and in characters, are not made on the event loop."""
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.0001, 0.005  # seconds between two looks at the folder's lock
 _logger = logging.getLogger("night_batch.json_store")
-_OPEN_JOURNALS = 64
 
 
 class JsonStore(BaseStore):
-    """Keeps each run in a file of its own that people and other programs can read. Safe to use from any thread.
+    """Keeps each run in a file of its own that people and other programs can read. For any number of threads and processes.
 
     Args:
         folder: where the files lie; it is created where nothing is. It should lie on a local disk.
+        sync_interval: seconds (or a timedelta) between two flushes to the disk: a commit is flushed at once when the last flush
+            is at least that long ago, else at the latest when the interval is over; and always at the end of a run. 0 flushes
+            each commit before anything acts on it, None only the end of a run. It is about power cuts: a killed process loses
+            nothing either way.
+        busy_timeout: seconds to wait for other processes that write to the folder, before a `StoreBusyError`.
+        lease: seconds without a sign of life after which the runs of a process that has stopped may be taken over; those of one
+            that has died may be at once.
         codec: how values are written and read; brings the types registered with it.
+        files: how files are written and read; tests bring their own.
 
-    A commit that touches a run and its subflow runs writes several journals, the innermost run's first. The last one makes it
-    count: what a kill before that leaves in the others is no part of their runs, and cut off when those are next written.
+    Raises:
+        InvalidOptionError: the folder is no name of one, or a number makes no sense.
+
+    A commit that touches a run and its subflow runs writes several journals, the innermost run's first, and waits for the disk.
+    The last one makes it count: what a kill before that leaves in the others is no part of their runs, and cut off when those are
+    next written.
     """
 
-    def __init__(self, folder: str | os.PathLike[str] = "./runs", *, codec: ValueCodec | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str] = "./runs",
+        *,
+        sync_interval: float | timedelta | None = 0.05,
+        busy_timeout: float = 30.0,
+        lease: float = 30.0,
+        codec: ValueCodec | None = None,
+        files: FileSystem | None = None,
+    ) -> None:
         super().__init__(codec)
+        if not isinstance(folder, (str, os.PathLike)):
+            raise InvalidOptionError("folder", folder, "the name of a folder")
         self.folder = Path(folder)
+        self._busy_timeout = _seconds("busy_timeout", busy_timeout, 0.0)
+        # A program that changes its working directory must not take half of a run along.
+        self._place = self.folder.absolute()
+        self._files = files if files is not None else FileSystem()
+        self._reader = Reader(self._place, self._files, repr(self))
+        self._writer = Writer(self._reader, self._files)
         self._lock = threading.RLock()
+        self._folder_lock = FileLock(self._place / ".lock")
+        self._owners = Owners(self._place / ".owner-", _seconds("lease", lease, 1.0))
+        self._flusher = Flusher(check_interval(sync_interval), self._flush_in_time)
         self._opened = self._closed = False
-        self._journals: OrderedDict[str, int] = OrderedDict()
-        """File descriptors of the journals in use, the least recently used first."""
-        self._unsynced: dict[str, None] = {}
-        """Runs with commits that may not have reached the disk, in the order in which they were first touched."""
+        self._held: dict[str, Lease] = {}
+        """The leases that this store has, by run."""
         self._ended: dict[str, None] = {}
         """Runs that have ended and are to be folded."""
         self._parents: dict[str, str | None] = {}
-        self._graphs: dict[str, str] = {}
-        """The graphs of runs as they were last written: each change of a run need not write them again."""
+        """Of the runs that were written here."""
         self._last_order = 0
-        self._session = ""
-        """Names the commits over several runs, with their number; nobody else's go by this name, nor those after a failed one."""
-        self._complete: dict[str, int] = {}
-        """The last of them known to be complete, for each session: all before it are so too."""
+        self._finalizer: weakref.finalize[..., JsonStore] | None = None
+        watch(self)
 
     def __repr__(self) -> str:
         return f"JsonStore({str(self.folder)!r})"
+
+    @property
+    def identity(self) -> str:
+        """See `Store.identity`."""
+        return f"json {os.path.realpath(self._place)}"
 
     # --- opening and closing ---
 
     def open(self) -> None:
         """See `Store.open`."""
-        with self._lock, self._translated():
-            if self.folder.exists() and not self.folder.is_dir():
+        with self._lock, translated(repr(self)):
+            if self._opened:
+                return
+            if self._place.exists() and not self._place.is_dir():
                 raise StoreFormatError(repr(self), "the path is a file; name a folder, or use SQLiteStore for a file")
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             self._opened, self._closed = True, False
-            self._session = os.urandom(8).hex()
+            self._writer.new_session()
+            self._sweep()
+            self._finalizer = weakref.finalize(self, _leave, self._writer, self._owners, self._folder_lock)
+
+    def _make_folder(self) -> None:
+        missing = [path for path in (self._place, *self._place.parents) if not path.exists()]
+        self._place.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):  # or a power cut could take the folder with all that is safe in it
+            self._files.sync_folder(path.parent)
+
+    def _sweep(self) -> None:
+        """Remove temporary files, if there are any and nobody is at work: whoever is may just be writing one."""
+        if any(name.endswith(LEFT_BEHIND) for name in regular_files(self._place)):
+            try:
+                if self._folder_lock.try_acquire():
+                    try:
+                        self._writer.sweep()
+                    finally:
+                        self._folder_lock.release()
+            except OSError:  # one who may only read leaves them to others
+                pass
 
     def close(self) -> None:
-        """See `Store.close`."""
-        with self._lock, self._translated():
+        """See `Store.close`. Runs that are owned still are given up."""
+        with self._lock, translated(repr(self)):
             opened = self._opened
             self._opened, self._closed = False, True
             try:
                 if opened:
-                    self._flush()
+                    self._close()
             finally:
+                self._abandon()
                 self._parents.clear()
-                self._graphs.clear()
-                while self._journals:
-                    os.close(self._journals.popitem()[1])
+                self._writer.close()
+                self._flusher.close()
+                self._owners.close()
+                self._folder_lock.close()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise StoreError(repr(self), f"{type(error).__name__}: {error}") from error
+    def _abandon(self) -> None:
+        """Own nothing any more, and leave nothing to be done."""
+        self._held.clear()
+        finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer.detach()
+
+    def _close(self) -> None:
+        if not self._ended and not self._writer.suspect:
+            self._flush()
+        elif self._folder_lock.acquire(self._busy_timeout):
+            self._recover()
+            self._flush(self._ended)
+        elif self._writer.suspect:
+            raise StoreBusyError(repr(self), self._busy_timeout)
+        else:  # nothing is lost by not folding
+            self._flush()
+
+    def after_fork(self) -> None:
+        """In a forked child: it has written nothing and owns nothing, and opens the folder anew when it is next used."""
+        self._lock = threading.RLock()
+        self._opened = False
+        self._abandon()
+        self._ended.clear()
+        self._writer.after_fork()
+        self._folder_lock.after_fork()
+        self._owners.after_fork()
+        self._flusher.after_fork()
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        with self._lock, self._translated():
+        with self._lock, translated(repr(self)):
             if self._closed:
                 raise StoreClosedError(repr(self))
             if not self._opened:
                 self.open()
             yield
 
-    def _path(self, run_id: str, suffix: str) -> Path:
-        return self.folder / (file_stem(run_id) + suffix)
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Hold the folder's lock as well; while others do, this store's other threads can read."""
+        deadline = time.monotonic() + self._busy_timeout
+        wait = _FIRST_WAIT
+        while True:
+            with self._using():
+                if self._folder_lock.try_acquire():
+                    try:
+                        self._recover()
+                        yield
+                        return
+                    finally:
+                        self._folder_lock.release()
+            if time.monotonic() >= deadline:
+                raise StoreBusyError(repr(self), self._busy_timeout, "another process holds it")
+            time.sleep(wait)
+            wait = min(wait * 1.5, _LONGEST_WAIT)
 
     # --- writing ---
 
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""
-        with self._using():
-            # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
-            parents = ChainMap[str, str | None]({}, self._parents)
-            entries = self._entries(changes, parents)
-            order = list(entries)
-            number = self._complete.get(self._session, 0) + 1
-            if len(order) > 1:
-                order.sort(key=lambda run_id: _depth(run_id, parents), reverse=True)
-                tie([entries[run_id] for run_id in order], order[-1], self._session, number)
-            lengths: dict[str, int | None] = {}
-            try:
-                for run_id in order:
-                    is_new = "order" in entries[run_id]
-                    journal = self._create(run_id) if is_new else self._journal(run_id)
-                    lengths[run_id] = None if is_new else os.lseek(journal, 0, os.SEEK_CUR)
-                    _write_all(journal, line(entries[run_id]))
-            except BaseException:
-                self._take_back(lengths)
-                raise
-            self._complete[self._session] = number
-            self._graphs.update((run.id, run.graph) for run in (*changes.new_runs, *changes.runs))
-            self._parents.update(parents.maps[0])
-            self._unsynced.update(dict.fromkeys(entries))
-            for run in (*changes.new_runs, *changes.runs):
-                if run.state in TERMINAL_STATES:
-                    self._ended[run.id] = None
-                else:
-                    self._ended.pop(run.id, None)
+        with self._writing():
+            self._commit(changes)
             if changes.flush:
+                self._flush(self._ended, {run.id for run in changes.runs})
+            elif self._flusher.is_due():
                 self._flush()
+            else:
+                self._flusher.committed()
 
-    def _take_back(self, lengths: Mapping[str, int | None]) -> None:
-        """Cut off what a failed commit wrote: nothing half done stays behind.
+    def commit_at_once(self, changes: Changes) -> bool:
+        """See `Store.commit_at_once`. Not for new runs either: whether there is one of that id takes a look into the folder."""
+        run_ids = {record.id for record in changes.runs}
+        run_ids.update(record.run_id for records in (changes.tasks, changes.attempts) for record in records)
+        if changes.lease is not None and changes.release:
+            run_ids.add(changes.lease.run_id)
+        if changes.new_runs or len(run_ids) > 1 or _is_large(changes) or self._flusher.is_due(changes.flush):
+            return False
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            with translated(repr(self)):
+                if not self._opened or self._writer.suspect or not self._folder_lock.try_acquire():
+                    return False
+                try:
+                    if changes.lease is not None:
+                        run_ids.add(changes.lease.run_id)
+                    # A journal that is not as we left it has to be read first.
+                    if not all(run_id in self._parents and self._writer.is_current(run_id) for run_id in run_ids):
+                        return False
+                    self._commit(changes)
+                    self._flusher.committed()
+                    return True
+                finally:
+                    self._folder_lock.release()
+        finally:
+            self._lock.release()
 
-        The last journal goes first: from then on the others hold nothing that counts, however far this comes.
-        """
-        self._session = os.urandom(8).hex()
-        for run_id in lengths:
-            self._let_go(run_id)
-        for run_id, length in reversed(list(lengths.items())):
-            journal = self._path(run_id, ".journal")  # by name, since a commit over many runs may have closed it
-            try:
-                if length is None:
-                    journal.unlink()
-                else:
-                    os.truncate(journal, length)
-            except OSError:
-                break  # the commit's own error says enough; what is left is cut off when the journal is next opened
+    def _commit(self, changes: Changes) -> None:
+        self._check_lease(changes.lease)
+        # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
+        parents = ChainMap[str, str | None]({}, self._parents)
+        entries = self._entries(changes, parents)
+        if len(entries) > 1:
+            entries = {run_id: entries[run_id] for run_id in _innermost_first(entries, parents)}
+            *others, last = entries
+            beside = [run_id for run_id in others if last not in _ancestors(run_id, parents)]
+            if beside:
+                entries[last]["beside"] = beside
+        if entries:
+            self._writer.write(entries)
+        self._parents.update(parents.maps[0])
+        for run in (*changes.new_runs, *changes.runs):
+            if run.state in TERMINAL_STATES:
+                self._ended[run.id] = None
+            else:
+                self._ended.pop(run.id, None)
+        if changes.release and changes.lease is not None:
+            self._held.pop(changes.lease.run_id)
 
-    def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, dict[str, Any]]:
+    def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, Entry]:
         """One journal entry per run that the changes touch."""
-        entries: dict[str, dict[str, Any]] = {}
+        entries: dict[str, Entry] = {}
         for run in changes.new_runs:
-            if self._exists(run.id):
-                raise RunExistsError(run.id, self._content(run.id)[0].flow_name, run.flow_name)
-            self._last_order = max(self._last_order + 1, time.time_ns())
-            entries[run.id] = {"format": FORMAT, "version": VERSION, "order": self._last_order}
+            if run.id in entries:
+                continue
+            if not self._writer.clear(run.id):
+                raise RunExistsError(run.id, self._reader.content(run.id)[0].flow_name, run.flow_name)
+            self._last_order = max(self._last_order + 1, time.time_ns() // 1000)
+            entries[run.id] = {"order": self._last_order}
             parents[run.id] = run.parent_run_id
         for run in (*changes.new_runs, *changes.runs):
-            self._entry(entries, run.id, parents)["run"] = run_row(run, self._graphs.get(run.id))
+            self._entry(entries, run.id, parents)["run"] = run_row(run)
         for task in changes.tasks:
             self._entry(entries, task.run_id, parents).setdefault("tasks", []).append(task_row(task))
         for attempt in changes.attempts:
             self._entry(entries, attempt.run_id, parents).setdefault("attempts", []).append(attempt_row(attempt))
+        if changes.release and changes.lease is not None:
+            self._entry(entries, changes.lease.run_id, parents)["owner"] = [None, changes.lease.epoch, _now()]
         return entries
 
-    def _entry(self, entries: dict[str, dict[str, Any]], run_id: str, parents: ChainMap[str, str | None]) -> dict[str, Any]:
+    def _entry(self, entries: dict[str, Entry], run_id: str, parents: ChainMap[str, str | None]) -> Entry:
         entry = entries.get(run_id)
         if entry is None:
             if run_id not in parents:
-                parents[run_id] = self._content(run_id)[0].parent_run_id
+                parents[run_id] = self._reader.content(run_id)[0].parent_run_id
             entry = entries[run_id] = {}
         return entry
 
-    def _create(self, run_id: str) -> int:
-        path = self._path(run_id, ".journal")
-        return self._keep(run_id, os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600))
+    # --- the disk ---
 
-    def _journal(self, run_id: str) -> int:
-        """The open journal of a run, at its end, cut back to the last entry that counts if a kill left more."""
-        journal = self._journals.get(run_id)
-        if journal is not None:
-            status = os.fstat(journal)
-            if status.st_nlink and status.st_size == os.lseek(journal, 0, os.SEEK_CUR):
-                self._journals.move_to_end(run_id)
-                return journal
-            # Another process folded it away, so nobody reads what is written there, or wrote to it, and may have been killed.
-            self._let_go(run_id)
-        path = self._path(run_id, ".journal")
-        journal = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+    def _flush(self, ended: Iterable[str] = (), committed: Collection[str] = ()) -> None:
+        """Bring all commits so far to the disk; those of runs that have ended by folding them.
+
+        Raises:
+            StoreDamagedError: one of the runs just committed, when read from its beginning, turns out to be damaged.
+        """
+        to_fold = list(ended)
+        self._writer.sync(self._writer.untied(to_fold))
+        damaged = self._writer.fold(to_fold)
+        for run_id in to_fold:
+            del self._ended[run_id]
+            self._parents.pop(run_id, None)
+        self._flusher.flushed()
+        for run_id, error in damaged.items():
+            if run_id in committed:
+                raise error
+            _logger.warning("not folded: %s", error)
+
+    def _flush_in_time(self) -> None:
+        """The same in the timer's thread. If it fails, the next commit mends that, or says so."""
         try:
-            length = self._entries_of(path)[1]
-            os.ftruncate(journal, length)
-            os.lseek(journal, length, os.SEEK_SET)
-        except BaseException:
-            os.close(journal)
-            raise
-        return self._keep(run_id, journal)
+            with self._lock, translated(repr(self)):
+                if self._opened and not self._writer.suspect:
+                    self._writer.sync()
+        except StoreError as error:
+            _logger.warning("a flush has failed: %s", error)
 
-    def _keep(self, run_id: str, journal: int) -> int:
-        self._journals[run_id] = journal
-        if len(self._journals) > _OPEN_JOURNALS:
-            os.close(self._journals.popitem(last=False)[1])
-        return journal
+    def _recover(self) -> None:
+        if self._writer.suspect:
+            self._writer.recover(reversed(_innermost_first(self._writer.unsynced, self._parents)))
 
-    def _let_go(self, run_id: str) -> None:
-        journal = self._journals.pop(run_id, None)
-        if journal is not None:
-            os.close(journal)
+    # --- ownership ---
 
-    def _flush(self) -> None:
-        """Bring everything to the disk; runs that have ended are folded, which does it too."""
-        # A journal that is gone was folded by another process.
-        open_runs = [run_id for run_id in self._unsynced if run_id not in self._ended and self._path(run_id, ".journal").exists()]
-        for run_id in open_runs:
-            os.fsync(self._journal(run_id))
-        if open_runs:
-            self._sync_folder()
-        for run_id in list(self._ended):
-            self._fold(run_id)
-            self._ended.pop(run_id)
-            self._graphs.pop(run_id, None)
-        self._unsynced.clear()
+    def claim(self, run_id: str, *, force: bool = False) -> Lease:
+        """See `Store.claim`."""
+        with self._writing():
+            run, content = self._reader.content(run_id)
+            owner = content.owner
+            if owner.token is not None and not force:
+                mine = owner.token == self._owners.token
+                if run_id in self._held if mine else self._owners.is_alive(owner.token):
+                    raise RunOwnedError(run_id, self._name_of(owner.token), owner.since)
+            lease = Lease(run_id, owner.epoch + 1)
+            self._writer.write({run_id: {"owner": [self._owners.token, lease.epoch, _now()]}})
+            self._parents[run_id] = run.parent_run_id
+            self._held[run_id] = lease
+            self._flusher.committed()
+            return lease
 
-    def _fold(self, run_id: str) -> None:
-        """Replace the readable file by one that holds all, atomically; only then let go of the journal."""
-        content = self._read(file_stem(run_id))
-        path = self._path(run_id, ".json")
-        temporary = path.with_suffix(".json.tmp")
-        try:
-            self._write_synced(temporary, folded(content).encode())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        self._sync_folder()
-        self._let_go(run_id)
-        self._path(run_id, ".journal").unlink(missing_ok=True)
-
-    def _write_synced(self, path: Path, data: bytes) -> None:
-        descriptor = os.open(
-            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600
-        )
-        try:
-            _write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-    def _sync_folder(self) -> None:
-        if os.name == "nt":  # Windows has no handle of a folder to sync; NTFS journals the names itself
+    def release(self, lease: Lease) -> None:
+        """See `Store.release`. If it cannot be written, others have to wait for this store's end; it may claim the run again."""
+        if self._held.get(lease.run_id) != lease:
             return
-        descriptor = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        del self._held[lease.run_id]
+        with self._writing():
+            try:
+                run, content = self._reader.content(lease.run_id)
+            except RunNotFoundError:
+                return
+            if content.owner.epoch != lease.epoch:
+                return
+            self._writer.write({lease.run_id: {"owner": [None, lease.epoch, _now()]}})
+            if run.state in TERMINAL_STATES:  # do not leave a journal behind for that
+                self._ended[lease.run_id] = None
+            self._flusher.committed()
+
+    def _check_lease(self, lease: Lease | None) -> None:
+        """Refuse who has lost a lease. The epoch that is stored can be another one only if somebody else wrote to the journal."""
+        if lease is None:
+            return
+        owner: str | None = None
+        if self._held.get(lease.run_id) == lease:
+            if self._writer.is_current(lease.run_id):
+                return
+            stored = self._reader.content(lease.run_id)[1].owner
+            if stored.epoch == lease.epoch:
+                self._writer.reopen(lease.run_id)
+                return
+            owner = self._name_of(stored.token)
+            del self._held[lease.run_id]
+        raise OwnershipLostError(lease.run_id, owner)
+
+    def _name_of(self, token: str | None) -> str | None:
+        owner = self._owners.owner(token) if token is not None else None
+        return str(owner) if owner is not None else None
 
     # --- reading ---
-
-    def _read(self, stem: str) -> Content:
-        """What the folded file says, and then the journal. Read again if another process folded in between."""
-        path, journal = self.folder / f"{stem}.json", self.folder / f"{stem}.journal"
-        while True:
-            before = _identity(path)
-            data = _bytes_of(path)
-            content = parse_folded(data, path.name, repr(self)) if data is not None else Content()
-            entries = self._entries_of(journal)[0]
-            if _identity(path) == before:
-                break
-        try:
-            for entry in entries:
-                content.apply(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            raise StoreDamagedError(repr(self), f"{journal.name} is damaged ({type(error).__name__}: {error})") from error
-        self._check_place(content, stem)
-        return content
-
-    def _check_place(self, content: Content, stem: str) -> None:
-        """Refuse a file that somebody copied or renamed: it would pass for another run, or stand in the way of its own."""
-        if content.run is not None and file_stem(content.run.id) != stem:
-            raise StoreFormatError(
-                repr(self),
-                f"{stem}.json holds run {content.run.id!r}, whose file is {file_stem(content.run.id)}.json; move it away",
-            )
-
-    def _entries_of(self, journal: Path) -> tuple[list[dict[str, Any]], int]:
-        """The entries that count and the length up to the last of them.
-
-        Only the last one can belong to a commit that was cut short: whoever went on has first cut off such a one.
-        """
-        entries, ends = self._whole_entries(journal)
-        if entries and "with" in entries[-1] and not self._is_complete(*entries[-1]["with"]):
-            del entries[-1], ends[-1]
-        return entries, ends[-1] if ends else 0
-
-    def _whole_entries(self, journal: Path) -> tuple[list[dict[str, Any]], list[int]]:
-        return parse_journal(_bytes_of(journal) or b"", journal.name, repr(self))
-
-    def _is_complete(self, last: str, session: str, number: int) -> bool:
-        """Whether a commit over several runs has been written to the last of them.
-
-        The journal is looked at before the file that it may be folded into meanwhile. A commit that another process is
-        just writing is not complete yet, and its runs read as they were before it.
-        """
-        if self._complete.get(session, 0) < number:
-            commits = commits_of(self._whole_entries(self._path(last, ".journal"))[0])
-            path = self._path(last, ".json")
-            if session not in commits and (data := _bytes_of(path)) is not None:
-                commits = parse_folded(data, path.name, repr(self)).commits
-            self._complete[session] = max(self._complete.get(session, 0), commits.get(session, 0))
-        return self._complete.get(session, 0) >= number
-
-    def _content(self, run_id: str) -> tuple[RunRecord, Content]:
-        if not isinstance(run_id, str):
-            raise RunNotFoundError(run_id, repr(self))
-        content = self._read(file_stem(run_id))
-        if content.run is None or content.run.id != run_id:
-            raise RunNotFoundError(run_id, repr(self))
-        return content.run, content
-
-    def _exists(self, run_id: str) -> bool:
-        if self._path(run_id, ".json").exists():
-            return True
-        # A journal without an entry that counts is what a kill in the very first commit leaves: no run.
-        journal = self._path(run_id, ".journal")
-        if not journal.exists():
-            return False
-        if self._entries_of(journal)[0]:
-            return True
-        journal.unlink()
-        return False
-
-    def exists(self, run_id: str) -> bool:
-        """See `Store.exists`."""
-        with self._using():
-            try:
-                self._content(run_id)
-            except RunNotFoundError:
-                return False
-            return True
 
     def read_run(self, run_id: str) -> RunRecord:
         """See `Store.read_run`."""
         with self._using():
-            return self._content(run_id)[0]
+            return self._reader.content(run_id)[0]
 
     def read_tasks(self, run_id: str) -> list[TaskRecord]:
         """See `Store.read_tasks`."""
         with self._using():
-            tasks = self._content(run_id)[1].tasks
+            tasks = self._reader.content(run_id)[1].tasks
             return [tasks[position] for position in sorted(tasks)]
 
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
         with self._using():
-            attempts = self._content(run_id)[1].attempts
+            attempts = self._reader.content(run_id)[1].attempts
             return [attempts[key] for key in sorted(attempts)]
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`. A file that cannot be read is left out, with a warning in the log: it hides no other run."""
         with self._using():
-            found: dict[str, tuple[int, int, RunRecord]] = {}
-            for path in sorted(self.folder.iterdir()):
-                if path.suffix not in (".json", ".journal"):
-                    continue
-                try:
-                    run, order = self._header(path)
-                except (StoreError, OSError) as error:
-                    _logger.warning("left out of the list of runs: %s", error)
-                    continue
-                if run is not None and (parent_run_id is None or run.parent_run_id == parent_run_id):
-                    found[run.id] = (run.created, order, run)
-            return [row[2] for row in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
+            return self._reader.runs(parent_run_id)
 
-    def _header(self, path: Path) -> tuple[RunRecord | None, int]:
-        """The run that a file is about: of a folded file the first lines tell, unless a journal has gone on since."""
-        if path.suffix == ".json" and not path.with_suffix(".journal").exists():
+    def exists(self, run_id: str) -> bool:
+        """See `Store.exists`."""
+        with self._using():
             try:
-                with path.open("rb") as file:
-                    content = parse_head(b"".join(file.readline() for _ in range(2)), path.name, repr(self))
-                self._check_place(content, path.stem)
-                return content.run, content.order
-            except StoreError:
-                pass  # perhaps only an editor has laid the lines out anew: the whole file tells
-        content = self._read(path.stem)
-        return content.run, content.order
+                self._reader.content(run_id)
+            except RunNotFoundError:
+                return False
+            return True
+
+    # --- housekeeping ---
+
+    def check(self) -> list[str]:
+        """See `Store.check`. Reads all files; other processes may write meanwhile."""
+        with self._using():
+            found = list(self._reader.problems())
+            try:
+                if self._folder_lock.try_acquire():  # or somebody may just be writing them
+                    try:
+                        left = [name for name in regular_files(self._place) if name.endswith(LEFT_BEHIND)]
+                        found.extend(f"{self!r}: {name} was left behind by a process that was killed" for name in left)
+                    finally:
+                        self._folder_lock.release()
+            except OSError:  # one who may only read finds none
+                pass
+            return found
+
+    def backup(self, path: str | os.PathLike[str]) -> None:
+        """See `Store.backup`. The copy is a folder; nobody owns the runs in it."""
+        target = Path(path).absolute()
+        with translated(repr(self)):
+            if os.path.lexists(target):
+                raise StoreError(repr(self), f"{str(target)!r} exists already; name another path for the backup")
+            temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
+            temporary.mkdir(0o700)
+            try:
+                with self._writing():
+                    names = [name for name in regular_files(self._place) if name.endswith((FOLDED, JOURNAL, KEPT))]
+                    for name in names:
+                        self._files.create(temporary / name, self._files.read(self._place / name) or b"", sync=False)
+                for name in names:  # not while others wait
+                    self._files.sync_file(temporary / name)
+                self._files.sync_folder(temporary)
+                temporary = temporary.rename(target)
+                self._files.sync_folder(target.parent)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+
+    def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
+        with self._writing():
+            self._check_lease(lease)
+            depths: dict[str, int] = {}
+            beside: set[str] = set()
+            for run_id in run_ids:  # the outermost first
+                run, content = self._reader.content(run_id)
+                owner = content.owner.token if run_id != lease.run_id else None
+                if run.state not in TERMINAL_STATES or (owner is not None and self._owners.is_alive(owner)):
+                    raise RunOwnedError(run_id, self._name_of(owner), content.owner.since)  # it was set back a moment ago
+                depths[run_id] = depths.get(run.parent_run_id or "", -1) + 1
+                beside |= content.beside
+            levels: defaultdict[int, list[str]] = defaultdict(list)
+            for run_id, depth in depths.items():
+                levels[depth].append(run_id)
+            # What says in their journals that it counts because of one of these is to count without.
+            self._writer.fold(sorted(beside.difference(run_ids)))
+            self._writer.remove([levels[depth] for depth in sorted(levels, reverse=True)])
+            self._held.pop(lease.run_id)
+            for run_id in run_ids:
+                self._parents.pop(run_id, None)
+                self._ended.pop(run_id, None)
+
+    def _shrink(self) -> None:
+        with self._writing():
+            self._writer.sync_names()
 
 
-def _depth(run_id: str, parents: Mapping[str, str | None]) -> int:
-    depth = 0
+def _leave(writer: Writer, owners: Owners, lock: FileLock) -> None:
+    """What is done for a store that nobody has closed, when nobody has it any more, or the program ends."""
+    try:
+        if not writer.suspect:
+            writer.sync()
+    except OSError:  # there is nobody left to tell; what a kill would leave, this leaves
+        pass
+    writer.close()
+    owners.close()
+    lock.close()
+
+
+def _innermost_first(run_ids: Iterable[str], parents: Mapping[str, str | None]) -> list[str]:
+    return sorted(run_ids, key=lambda run_id: len(_ancestors(run_id, parents)), reverse=True)
+
+
+def _ancestors(run_id: str, parents: Mapping[str, str | None]) -> list[str]:
+    ancestors: list[str] = []
     parent = parents.get(run_id)
-    while parent is not None and depth < len(parents):  # what people save may name itself as its parent
-        depth += 1
+    while parent is not None and len(ancestors) < len(parents):  # what people save may name itself as its parent
+        ancestors.append(parent)
         parent = parents.get(parent)
-    return depth
+    return ancestors
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _is_large(changes: Changes) -> bool:
+    if len(changes.runs) + len(changes.tasks) + len(changes.attempts) > AT_ONCE_RECORDS:
+        return True
+    texts = [text for run in changes.runs for text in (run.params, run.graph)]
+    texts.extend(text for task in changes.tasks for text in (task.input, task.output, task.error, task.logs) if text is not None)
+    texts.extend(text for attempt in changes.attempts for text in (attempt.error, attempt.logs) if text is not None)
+    return sum(map(len, texts)) > AT_ONCE_SIZE
 
 
-def _bytes_of(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+def _seconds(option: str, value: float, least: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
+        raise InvalidOptionError(option, value, f"a number of seconds from {least:g} on")
+    return float(value)
 
 
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+def _now() -> int:
+    return time.time_ns() // 1000

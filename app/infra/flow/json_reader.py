@@ -1,0 +1,219 @@
+"""Reads runs from the folder of a JSON store: which files make up a run, which of their entries count, what is wrong with them.
+
+Writes nothing and needs no lock: other threads and processes may write, fold and remove meanwhile. Must not know who owns a run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from .errors import RunNotFoundError, StoreDamagedError, StoreError, StoreFormatError
+from .file_system import FileSystem, regular_files, translated
+from .json_format import Content, file_stem, parse_folded, parse_head
+from .json_journal import Journal, parse_journal
+from .json_ties import Ties
+from .records import RunRecord
+
+FOLDED, JOURNAL = ".json", ".journal"
+KEPT = ".v1.bak"
+"""Behind the name of a file of version 1, that of its copy."""
+TEMPORARY = ".tmp"
+"""Behind the name of a file, that of one which is to replace it."""
+LEFT_BEHIND = (FOLDED + TEMPORARY, KEPT + TEMPORARY)
+
+_PATIENCE = 20  # looks at a journal that seems damaged while somebody writes it
+_logger = logging.getLogger("night_batch.json_store")
+
+
+class Reader:
+    """The runs in a folder.
+
+    Args:
+        folder: the folder; it may change at any moment.
+        files: how files are read.
+        store: what the store is called in errors.
+    """
+
+    def __init__(self, folder: Path, files: FileSystem, store: str) -> None:
+        self.folder = folder
+        self.store = store
+        self._files = files
+        self.ties = Ties(self._parsed_of, self._folded_commits)
+
+    def __repr__(self) -> str:
+        return f"<Reader of {self.store}>"
+
+    def path(self, run_id: str, suffix: str) -> Path:
+        """Where a file of a run is, or would be."""
+        return self.folder / (file_stem(run_id) + suffix)
+
+    # --- one run ---
+
+    def content(self, run_id: str) -> tuple[RunRecord, Content]:
+        """A run, and all that is stored of it.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+            StoreError: its files cannot be read.
+        """
+        content = self.read(file_stem(run_id))[0] if isinstance(run_id, str) else Content()
+        if content.run is None or content.run.id != run_id:
+            raise RunNotFoundError(run_id, self.store)
+        return content.run, content
+
+    def read(self, stem: str) -> tuple[Content, Journal]:
+        """What the files of that name hold, with the journal of what came after the last fold. An empty content is no run."""
+        path, journal = self.folder / (stem + FOLDED), self.folder / (stem + JOURNAL)
+        patience = _PATIENCE
+        while True:
+            before = self._files.identity(path), self._files.identity(journal)
+            try:
+                found = self._read(stem)
+            except StoreDamagedError:
+                # Perhaps only half seen, while another process wrote it.
+                patience -= 1
+                if not patience or before == (self._files.identity(path), self._files.identity(journal)):
+                    raise
+            else:
+                if self._files.identity(path) == before[0]:  # or it was folded after one look and before the other
+                    return found
+
+    def _read(self, stem: str) -> tuple[Content, Journal]:
+        data = self._files.read(self.folder / (stem + FOLDED))
+        content = parse_folded(data, stem + FOLDED, self.store) if data is not None else Content()
+        journal = self.journal(stem, content.folds if data is not None else None)
+        try:
+            for entry in journal.entries:
+                content.apply(entry, journal.version)
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreDamagedError(self.store, f"{stem}.journal is damaged ({type(error).__name__}: {error})") from error
+        if content.run is not None:
+            self._check_place(content.run.id, stem)
+        if journal.entries and "id" in journal.entries[0]:
+            self._check_place(journal.entries[0]["id"], stem)
+        return content, journal
+
+    def _check_place(self, run_id: str, stem: str) -> None:
+        """Refuse a file that somebody copied or renamed: it would pass for another run, or stand in the way of its own."""
+        if file_stem(run_id) != stem:
+            raise StoreFormatError(
+                self.store, f"{stem}.json holds run {run_id!r}, whose file is {file_stem(run_id)}.json; move it away"
+            )
+
+    def journal(self, stem: str, folds: int | None) -> Journal:
+        """The journal of that name, as far as its entries count.
+
+        Args:
+            stem: the name.
+            folds: how many journals were folded into the readable file; None where there is none.
+        """
+        journal = self._parsed(stem)
+        if journal.entries and journal.after < (folds or 0):
+            return Journal()  # it was folded, and its removal was cut short; so this may even be an older state of it
+        if journal.trouble is not None:
+            raise journal.trouble
+        journal.keep(self.ties.counting(journal.entries))
+        if journal.after > (folds or 0) or (journal.entries and folds is None and "order" not in journal.entries[0]):
+            raise StoreDamagedError(
+                self.store, f"{stem}.journal goes on from a {stem}.json that is not there any more; restore a backup"
+            )
+        return journal
+
+    def folds(self, stem: str) -> int | None:
+        """How many journals were folded into the readable file of that name; None where there is none."""
+        name = stem + FOLDED
+        data = self._files.read(self.folder / name, lines=2)
+        if data is None:
+            return None
+        try:
+            return parse_head(data, name, self.store).folds
+        except StoreError:  # see `_head`
+            return parse_folded(self._files.read(self.folder / name) or b"", name, self.store).folds
+
+    def _parsed(self, stem: str) -> Journal:
+        return parse_journal(self._files.read(self.folder / (stem + JOURNAL)) or b"", stem + JOURNAL, self.store)
+
+    def _parsed_of(self, run_id: str) -> Journal:
+        return self._parsed(file_stem(run_id))
+
+    def _folded_commits(self, run_id: str) -> Mapping[str, int]:
+        path = self.path(run_id, FOLDED)
+        data = self._files.read(path)
+        return parse_folded(data, path.name, self.store).commits if data is not None else {}
+
+    # --- all runs ---
+
+    def runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
+        """All runs, or those of one parent, newest first. What cannot be read is left out, with a warning: it hides no other."""
+        found: dict[str, tuple[int, int, RunRecord]] = {}
+        names = {path.name for path in self.folder.iterdir()}
+        for stem, suffix in run_files(names):
+            try:
+                with translated(self.store):
+                    content = self._head(stem) if suffix == FOLDED and stem + JOURNAL not in names else self.read(stem)[0]
+            except StoreError as error:
+                _logger.warning("left out of the list of runs: %s", error)
+                continue
+            run = content.run
+            if run is not None and (parent_run_id is None or run.parent_run_id == parent_run_id):
+                found[run.id] = (run.created, content.order, run)
+        return [row[2] for row in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
+
+    def _head(self, stem: str) -> Content:
+        """What the first lines of a folded file tell of its run."""
+        data = self._files.read(self.folder / (stem + FOLDED), lines=2)
+        if data is None:  # removed a moment ago
+            return Content()
+        try:
+            content = parse_head(data, stem + FOLDED, self.store)
+        except StoreError:  # perhaps only an editor has laid the lines out anew: the whole file tells
+            return self.read(stem)[0]
+        if content.run is not None:
+            self._check_place(content.run.id, stem)
+        return content
+
+    # --- what is wrong ---
+
+    def problems(self) -> Iterator[str]:
+        """What is wrong with the files that are there, and with how runs refer to each other; a sentence each."""
+        names = regular_files(self.folder)
+        there: set[str] = set()
+        wanted: list[tuple[str, str]] = []
+        for stem, _ in run_files(names):
+            there.add(stem)
+            try:
+                with translated(self.store):
+                    content = self.read(stem)[0]
+            except StoreError as error:
+                yield str(error)
+            else:
+                if content.run is not None:
+                    wanted.extend(_children(content.run.id, content))
+                else:
+                    there.discard(stem)
+        for run_id, problem in wanted:
+            if file_stem(run_id) not in there:
+                yield f"{self.store}: {problem}, which is not there"
+        for name in names:
+            if not name.endswith((FOLDED, JOURNAL, KEPT, *LEFT_BEHIND)) and not name.startswith((".lock", ".owner-")):
+                yield f"{self.store}: {name} is no file of this store"
+
+
+def _children(run_id: str, content: Content) -> Iterator[tuple[str, str]]:
+    """The runs that a run's tasks have made, and a sentence's beginning about each."""
+    for task in content.tasks.values():
+        if task.child_run_id is not None:
+            yield task.child_run_id, f"task {task.task_id!r} of run {run_id!r} has made run {task.child_run_id!r}"
+
+
+def run_files(names: Collection[str]) -> Iterator[tuple[str, str]]:
+    """The stem and the suffix of each run among the files of those names; of a run with two, the readable one's."""
+    stems: set[str] = set()
+    for suffix in (FOLDED, JOURNAL):
+        for name in sorted(names):
+            stem = name.removesuffix(suffix)
+            if stem != name and stem not in stems:
+                stems.add(stem)
+                yield stem, suffix
