@@ -19,6 +19,7 @@ from .errors import (
     InvalidOptionError,
     NestedFlowError,
     NotUpstreamError,
+    OwnershipLostError,
     ParallelError,
     RunActiveError,
     RunError,
@@ -27,17 +28,22 @@ from .errors import (
     RunMismatchError,
     RunningLoopError,
     RunNotFoundError,
+    RunOwnedError,
+    StoreBusyError,
     StoreClosedError,
     StoreDamagedError,
     StoredValueError,
     StoreError,
+    StoreForkedError,
     StoreFormatError,
+    StoreFullError,
     StoreVersionError,
     TaskFunctionError,
     UnknownDependencyError,
     UnknownTaskError,
     UnregisteredTypeError,
     UnstorableValueError,
+    ValueTooLargeError,
 )
 from .event_manager import EventManager
 from .events import (
@@ -67,7 +73,7 @@ from .models import (
     TaskType,
     WorkflowRun,
 )
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .retry_manager import RetryPolicy
 from .sqlite_store import SQLiteStore
 from .store import BaseStore, Store
@@ -97,10 +103,12 @@ __all__ = [
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
+    "Lease",
     "LogEntry",
     "MemoryStore",
     "NestedFlowError",
     "NotUpstreamError",
+    "OwnershipLostError",
     "ParallelError",
     "RetryPolicy",
     "RunActiveError",
@@ -111,16 +119,20 @@ __all__ = [
     "RunInterrupted",
     "RunMismatchError",
     "RunNotFoundError",
+    "RunOwnedError",
     "RunRecord",
     "RunStarted",
     "RunningLoopError",
     "SQLiteStore",
     "State",
     "Store",
+    "StoreBusyError",
     "StoreClosedError",
     "StoreDamagedError",
     "StoreError",
+    "StoreForkedError",
     "StoreFormatError",
+    "StoreFullError",
     "StoreVersionError",
     "StoredValueError",
     "SystemClock",
@@ -142,6 +154,7 @@ __all__ = [
     "UnregisteredValue",
     "UnstorableValueError",
     "ValueCodec",
+    "ValueTooLargeError",
     "WorkflowRun",
     "__version__",
 ]

@@ -21,13 +21,25 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from .errors import DefinitionError, StoredValueError, UnregisteredTypeError, UnstorableValueError, place_of, shown
+from .errors import (
+    DefinitionError,
+    InvalidOptionError,
+    StoredValueError,
+    UnregisteredTypeError,
+    UnstorableValueError,
+    ValueTooLargeError,
+    place_of,
+    shown,
+)
 from .models import AttemptResult, ExecutionState, TaskType
 
+MAX_SIZE = 16 * 2**20
+"""Characters of the text of one value, unless the codec is told otherwise."""
 MAX_DEPTH = 100
 """How deeply containers may nest. Python's own JSON reader recurses, and a tag adds levels of its own."""
 
-_TAG = "$"
+TAG = "$"
+"""The key that marks an object as one of the codec's own."""
 _BIG = 1 << 10_000  # beyond some 4,300 digits Python refuses to write an int in decimal; hexadecimal has no limit
 _to_text: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -37,6 +49,7 @@ _to_ascii: Callable[[Any], str] = json.JSONEncoder(
 ).encode
 _PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")  # between two surrogates that JSON would read as one character
 _PLAIN_SCALARS = frozenset({str, bool, type(None)})
+_WIDTHS: dict[type, int] = {str: 1, bytes: 2, bytearray: 2}  # characters of text that each element takes at least
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -53,7 +66,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     if kind is list:
         return all(_is_plain(item, depth + 1) for item in value)
     if kind is dict:
-        return all(type(key) is str and key != _TAG and _is_plain(item, depth + 1) for key, item in value.items())
+        return all(type(key) is str and key != TAG and _is_plain(item, depth + 1) for key, item in value.items())
     return False
 
 
@@ -74,9 +87,17 @@ class ValueCodec:
 
     Args:
         types: dataclasses, enums and named tuples to register from the start.
+        max_size: how many characters the text of one value may have: of a task's output, or of one param.
+
+    Raises:
+        DefinitionError: a type cannot be registered.
+        InvalidOptionError: `max_size` is not a whole number from 1 on.
     """
 
-    def __init__(self, types: tuple[type, ...] = ()) -> None:
+    def __init__(self, types: tuple[type, ...] = (), max_size: int = MAX_SIZE) -> None:
+        if type(max_size) is not int or max_size < 1:
+            raise InvalidOptionError("max_size", max_size, "a whole number of characters from 1 on")
+        self.max_size = max_size
         self._names: dict[type, str] = {}
         self._types: dict[str, type] = {}
         self.register(ExecutionState, TaskType, AttemptResult, *types)
@@ -128,7 +149,22 @@ class ValueCodec:
 
         Raises:
             UnstorableValueError: a type in it cannot be stored; the error says which and where.
+            ValueTooLargeError: the text is longer than `max_size`.
         """
+        # Known beforehand, and the most usual way to be too large: no copy of it is made to find that out.
+        width = _WIDTHS.get(type(value))
+        if width is not None and len(value) * width > self.max_size:
+            raise self._too_large(place, value, len(value) * width, task_id)
+        text = self.encode_unlimited(value, place, task_id)
+        if len(text) > self.max_size:
+            raise self._too_large(place, value, len(text), task_id)
+        return text
+
+    def _too_large(self, place: str, value: Any, size: int, task_id: str | None) -> ValueTooLargeError:
+        return ValueTooLargeError(place, _name_of(type(value)), size, self.max_size, task_id)
+
+    def encode_unlimited(self, value: Any, place: str = "value", task_id: str | None = None) -> str:
+        """As `encode`, but of whatever length: for what the engine itself has bounded."""
         tree = value if _is_plain(value, 0) else _Writer(self._names, task_id).tree(value, place, 0)
         text = _to_text(tree)
         if not _needs_escapes(text):
@@ -156,9 +192,9 @@ class ValueCodec:
             raise StoredValueError(f"{type(error).__name__}: {error}") from error
 
     def _untag(self, tree: dict[str, Any]) -> Any:
-        if _TAG not in tree:
+        if TAG not in tree:
             return tree
-        tag = tree[_TAG]
+        tag = tree[TAG]
         if tag == "object":
             return self._build(tree["type"], tree["v"])
         reader = _READERS.get(tag)
@@ -167,7 +203,7 @@ class ValueCodec:
         return reader(tree)
 
     def _untag_leniently(self, tree: dict[str, Any]) -> Any:
-        if tree.get(_TAG) == "object" and tree["type"] not in self._types:
+        if tree.get(TAG) == "object" and tree["type"] not in self._types:
             return UnregisteredValue(tree["type"], tree["v"])
         return self._untag(tree)
 
@@ -229,7 +265,7 @@ def clean(text: str) -> str:
 
 def join(texts: Mapping[str, str]) -> str:
     """The text of the dict whose values' texts are given, without reading any of them."""
-    if _TAG in texts or any(not key.isascii() and _PAIR.search(key) for key in texts):
+    if TAG in texts or any(not key.isascii() and _PAIR.search(key) for key in texts):
         pairs = ",".join(f"[{_to_ascii(_in_pieces(key))},{text}]" for key, text in texts.items())
         return f'{{"$":"dict","v":[{pairs}]}}'
     return "{" + ",".join(f"{_to_ascii(key)}:{text}" for key, text in texts.items()) + "}"
@@ -238,14 +274,14 @@ def join(texts: Mapping[str, str]) -> str:
 def split(text: str) -> dict[str, str]:
     """The reverse of `join`: the text of each value of a dict with string keys, without building any of them."""
     tree = json.loads(text)
-    if _TAG in tree:
+    if TAG in tree:
         return {key if type(key) is str else "".join(key["v"]): as_text(item) for key, item in tree["v"]}
     return {key: as_text(item) for key, item in tree.items()}
 
 
 def _in_pieces(text: str) -> Any:
     """Text whose escapes JSON would read as another, in pieces that it reads as they are."""
-    return {_TAG: "str", "v": _PAIR.split(text)} if _PAIR.search(text) else text
+    return {TAG: "str", "v": _PAIR.split(text)} if _PAIR.search(text) else text
 
 
 class _Writer:
@@ -264,9 +300,9 @@ class _Writer:
         if kind in _PLAIN_SCALARS:
             return value
         if kind is int:
-            return value if -_BIG < value < _BIG else {_TAG: "int", "v": hex(value)}
+            return value if -_BIG < value < _BIG else {TAG: "int", "v": hex(value)}
         if kind is float:
-            return value if isfinite(value) else {_TAG: "float", "v": repr(value)}
+            return value if isfinite(value) else {TAG: "float", "v": repr(value)}
         writer = _LEAF_WRITERS.get(kind)
         if writer is not None:
             return writer(value, lambda problem: self._refuse(place, kind, problem))
@@ -284,19 +320,19 @@ class _Writer:
         if kind is list:
             return self._items(value, place, depth)
         if kind is tuple:
-            return {_TAG: "tuple", "v": self._items(value, place, depth)}
+            return {TAG: "tuple", "v": self._items(value, place, depth)}
         if kind is dict:
             return self._dict(value, place, depth)
         if kind is set or kind is frozenset:
             items = [self.tree(item, f"{place}{{{shown(item)}}}", depth) for item in value]
             # In an order of its own, so that equal sets have equal texts.
-            return {_TAG: kind.__name__, "v": sorted(items, key=_to_ascii)}
+            return {TAG: kind.__name__, "v": sorted(items, key=_to_ascii)}
         if kind is UnregisteredValue:
-            return {_TAG: "object", "type": value.type_name, "v": self.tree(value.content, place, depth)}
+            return {TAG: "object", "type": value.type_name, "v": self.tree(value.content, place, depth)}
         name = self._names.get(kind)
         if name is None:
             raise self._refuse(place, kind, _advice(kind))
-        return {_TAG: "object", "type": name, "v": self._fields(kind, value, place, depth)}
+        return {TAG: "object", "type": name, "v": self._fields(kind, value, place, depth)}
 
     def _fields(self, kind: type, value: Any, place: str, depth: int) -> Any:
         if _is_enum(kind):
@@ -313,17 +349,20 @@ class _Writer:
         return [self.tree(item, f"{place}[{index}]", depth) for index, item in enumerate(items)]
 
     def _dict(self, value: dict[Any, Any], place: str, depth: int) -> Any:
-        if all(type(key) is str and key != _TAG and not (self._split_pairs and _PAIR.search(key)) for key in value):
+        if all(type(key) is str and key != TAG and not (self._split_pairs and _PAIR.search(key)) for key in value):
             return {key: self.tree(item, place_of(key, place), depth) for key, item in value.items()}
         pairs = [
             [self.tree(key, f"{place}.key({shown(key)})", depth), self.tree(item, place_of(key, place), depth)]
             for key, item in value.items()
         ]
-        return {_TAG: "dict", "v": pairs}
+        return {TAG: "dict", "v": pairs}
 
     def _refuse(self, place: str, kind: type, problem: str) -> UnstorableValueError:
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        return UnstorableValueError(place, name, problem, self._task_id)
+        return UnstorableValueError(place, _name_of(kind), problem, self._task_id)
+
+
+def _name_of(kind: type) -> str:
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _advice(kind: type) -> str:
@@ -354,7 +393,7 @@ def _write_zone(zone: tzinfo | None, refuse: _Refuse) -> dict[str, Any]:
 
 def _write_moment(tag: str) -> Callable[[Any, _Refuse], dict[str, Any]]:
     def write(value: Any, refuse: _Refuse) -> dict[str, Any]:
-        tree = {_TAG: tag, "v": value.replace(tzinfo=None).isoformat(), **_write_zone(value.tzinfo, refuse)}
+        tree = {TAG: tag, "v": value.replace(tzinfo=None).isoformat(), **_write_zone(value.tzinfo, refuse)}
         if type(value.tzinfo) is timezone:
             offset = value.tzinfo.utcoffset(None)
             tree["offset"] = [offset.days, offset.seconds, offset.microseconds]
@@ -383,7 +422,7 @@ def _read_moment(parse: Callable[[str], Any]) -> Callable[[dict[str, Any]], Any]
 
 
 def _as_text(tag: str, write: Callable[[Any], str]) -> Callable[[Any, _Refuse], dict[str, Any]]:
-    return lambda value, _: {_TAG: tag, "v": write(value)}
+    return lambda value, _: {TAG: tag, "v": write(value)}
 
 
 _LEAF_WRITERS: dict[type, Callable[[Any, _Refuse], dict[str, Any]]] = {
@@ -392,10 +431,10 @@ _LEAF_WRITERS: dict[type, Callable[[Any, _Refuse], dict[str, Any]]] = {
     datetime: _write_moment("datetime"),
     time: _write_moment("time"),
     date: _as_text("date", date.isoformat),
-    timedelta: lambda value, _: {_TAG: "timedelta", "v": [value.days, value.seconds, value.microseconds]},
+    timedelta: lambda value, _: {TAG: "timedelta", "v": [value.days, value.seconds, value.microseconds]},
     Decimal: _as_text("Decimal", str),
     UUID: _as_text("UUID", str),
-    complex: lambda value, _: {_TAG: "complex", "v": [repr(value.real), repr(value.imag)]},
+    complex: lambda value, _: {TAG: "complex", "v": [repr(value.real), repr(value.imag)]},
     # A concrete path reads back as this machine's kind of path; a pure one as what it was.
     type(Path()): _as_text("Path", str),
     PurePosixPath: _as_text("PurePosixPath", str),

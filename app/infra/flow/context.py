@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from .codec import ValueCodec
-from .errors import UnstorableValueError, place_of
+from .errors import InvalidOptionError, UnstorableValueError, abridged, place_of, printable
 from .models import TaskInstance, WorkflowRun
 from .records import TaskRecord
 from .views import encode_logs
@@ -44,6 +44,10 @@ class Scope(Protocol):
         """The time, in microseconds since 1970 UTC."""
         ...
 
+    def redact(self, text: str) -> str:
+        """A text of a user's without its secrets, so that it can be kept and shown."""
+        ...
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
@@ -53,10 +57,29 @@ class Scope(Protocol):
         ...
 
 
+MAX_LOG_LINES = 10_000
+"""Lines of log that one attempt keeps in the store."""
+MAX_LOG_LINE = 64 * 1024
+"""Characters of one of them."""
+MAX_LOG_SIZE = 2**20
+"""Characters of all of them together."""
+
+
 class Context:
     """Handed to each task as its one argument: one context per attempt."""
 
-    __slots__ = ("_logs", "_params", "_pushed", "_record", "_run", "_scope", "attempt_number", "task_id")
+    __slots__ = (
+        "_log_lines_left_out",
+        "_log_size",
+        "_logs",
+        "_params",
+        "_pushed",
+        "_record",
+        "_run",
+        "_scope",
+        "attempt_number",
+        "task_id",
+    )
 
     task_id: str
     """The id of the task."""
@@ -71,11 +94,26 @@ class Context:
         self._params: tuple[dict[str, Any], Mapping[str, str]] | None = None
         self._pushed: str | None = None
         self._logs: list[tuple[int, int, str]] = []
+        self._log_size = 0
+        self._log_lines_left_out = 0
         self._run: WorkflowRun | None = None
 
     def __repr__(self) -> str:
         identity = self._scope.identity
         return f"<Context of task {self.task_id!r}, attempt {self.attempt_number}, run {identity['run_id']!r}>"
+
+    @property
+    def idempotency_key(self) -> str:
+        """`<run id>/<task id>`: the same at every attempt of this task in this run, restarts and manual retries included.
+
+        A task whose process dies between its work and its commit runs again. Where the work is an effect on somebody else, give
+        them the key, so that they take the second request for the first one come again:
+
+            requests.post(url, json=order, headers={"Idempotency-Key": ctx.idempotency_key})
+
+        It leaves the attempt apart on purpose; that is `attempt_number`.
+        """
+        return f"{self._scope.identity['run_id']}/{self.task_id}"
 
     @property
     def params(self) -> dict[str, Any]:
@@ -128,20 +166,34 @@ class Context:
     def log(self, message: object, level: int = logging.INFO) -> None:
         """Write a line to the flow's logger (`night_batch.<flow name>`) and keep it with this attempt in the store.
 
-        The log record carries `flow_name`, `run_id`, `task_id` and `attempt_number` (`attempt` for short).
+        The log record carries `flow_name`, `run_id`, `task_id` and `attempt_number` (`attempt` for short). The line is
+        kept and written without what the flow's `redact` takes out of it; in the logger, characters that could steer a terminal
+        are escaped. The store keeps 10,000 lines and 1 MiB of an attempt, and says how many lines it left out.
 
         Args:
             message: the line; anything else than a string is converted.
             level: a level of the standard `logging` module.
+
+        Raises:
+            InvalidOptionError: the level is no whole number.
         """
-        text = str(message)
-        self._logs.append((self._scope.now(), level, text))
+        if not isinstance(level, int):
+            raise InvalidOptionError("level", level, "a level of the logging module, such as logging.INFO", self.task_id)
+        level = int(level)  # the bare number, of an enum's member too: what is kept has to be storable
+        text = self._scope.redact(str.__str__(str(message)))
+        kept = abridged(text, MAX_LOG_LINE)
+        full = len(self._logs) >= MAX_LOG_LINES or self._log_size + len(kept) > MAX_LOG_SIZE
+        if full or self._log_lines_left_out:  # once there is a gap, all that follows is in it
+            self._log_lines_left_out += 1
+        else:
+            self._logs.append((self._scope.now(), level, kept))
+            self._log_size += len(kept)
         logger = self._scope.logger
         if logger.isEnabledFor(level):
             attempt = self.attempt_number
             # Under both names: the context's own, and the shorter one that people guess when they write a format string.
             extra = {**self._scope.identity, "task_id": self.task_id, "attempt_number": attempt, "attempt": attempt}
-            logger.log(level, "%s", text, extra=extra, stacklevel=2)
+            logger.log(level, "%s", printable(text), extra=extra, stacklevel=2)
 
     # --- for whoever runs the attempt ---
 
@@ -167,4 +219,8 @@ class Context:
 
     def _logs_text(self) -> str | None:
         """The stored text of what the attempt logged."""
-        return encode_logs(self._logs, self._scope.codec) if self._logs else None
+        logs = self._logs
+        if self._log_lines_left_out:
+            last = f"... {self._log_lines_left_out:,} more lines were left out here; the logger got them all"
+            logs = [*logs, (logs[-1][0], logging.WARNING, last)]
+        return encode_logs(logs, self._scope.codec)

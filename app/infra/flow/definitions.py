@@ -30,6 +30,7 @@ from .errors import (
 )
 from .graph import Graph
 from .models import TaskType
+from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy
 
 TaskFunction = Callable[[Context], Any]
@@ -94,6 +95,8 @@ class FlowDefinition:
 
     name: str
     tasks: dict[str, TaskDefinition] = field(default_factory=dict)
+    redact: Redact | None = None
+    """Takes the secrets out of texts that are kept; it holds for the flows nested in this one too."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
 

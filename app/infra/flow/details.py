@@ -11,8 +11,12 @@ from .codec import as_json
 from .definitions import FlowDefinition, TaskDefinition
 from .models import Attempt, ExecutionState, TaskType
 from .records import RunRecord, TaskRecord
+from .redaction import Redact, redacted, redacted_tree
+from .retry_manager import NO_RETRY
 from .store import Store
 from .views import to_datetime
+
+Hooks = tuple[Redact, ...]
 
 
 def _iso(moment: int | None) -> str | None:
@@ -23,32 +27,43 @@ def _iso(moment: int | None) -> str | None:
 def execution_details(definition: FlowDefinition, store: Store, run_id: str) -> dict[str, Any]:
     """Definition and state of a run; see `AsyncFlow.get_execution_details`."""
     details: dict[str, Any] = {}
-    # Each entry: a flow, its run if it has one, and the dict that tells of it. A list, not recursion: flows nest deep.
-    waiting: list[tuple[FlowDefinition, str | None, dict[str, Any]]] = [(definition, run_id, details)]
+    # Each entry: a flow, its run if it has one, the dict that tells of it, and the hooks of the flows that it is nested in.
+    # A list, not recursion: flows nest deep.
+    waiting: list[tuple[FlowDefinition, str | None, dict[str, Any], Hooks]] = [(definition, run_id, details, ())]
     while waiting:
-        flow, flow_run_id, told = waiting.pop()
+        flow, flow_run_id, told, outer = waiting.pop()
+        hooks = (flow.redact, *outer) if flow.redact is not None else outer
         run = store.read_run(flow_run_id) if flow_run_id is not None else None
-        told.update(_run_details(flow, run))
+        told.update(_run_details(flow, run, hooks))
         records = {record.task_id: record for record in store.read_tasks(run.id)} if run else {}
         attempts: dict[str, list[dict[str, Any]]] = {}
         for attempt in store.list_attempts(run.id) if run else ():
-            attempts.setdefault(attempt.task_id, []).append(_attempt_details(attempt))
+            attempts.setdefault(attempt.task_id, []).append(_attempt_details(attempt, hooks))
         for task_id in dict.fromkeys((*flow.tasks, *records)):
             task, record = flow.tasks.get(task_id), records.get(task_id)
-            one = told["tasks"][task_id] = _task_details(task_id, task, record)
+            one = told["tasks"][task_id] = _task_details(task_id, task, record, hooks)
             one["attempts"] = attempts.get(task_id, [])
             if task is not None and task.child is not None:
                 one["subflow"] = {}
-                waiting.append((task.child, record.child_run_id if record else None, one["subflow"]))
+                waiting.append((task.child, record.child_run_id if record else None, one["subflow"], hooks))
     return details
 
 
-def _run_details(flow: FlowDefinition, run: RunRecord | None) -> dict[str, Any]:
+def _value(text: str | None, hooks: Hooks) -> Any:
+    return redacted_tree(as_json(text), hooks)
+
+
+def _text(text: str | None, hooks: Hooks) -> str | None:
+    # Redacted when it was stored, too; but the hook may be younger than the run.
+    return None if text is None else redacted(text, hooks)
+
+
+def _run_details(flow: FlowDefinition, run: RunRecord | None, hooks: Hooks) -> dict[str, Any]:
     return {
         "run_id": run.id if run else None,
         "flow_name": flow.name,
         "state": run.state.value if run else ExecutionState.NONE.value,
-        "params": as_json(run.params) if run else None,
+        "params": _value(run.params, hooks) if run else None,
         "created_at": _iso(run.created) if run else None,
         "start_date": _iso(run.started) if run else None,
         "end_date": _iso(run.ended) if run else None,
@@ -58,7 +73,7 @@ def _run_details(flow: FlowDefinition, run: RunRecord | None) -> dict[str, Any]:
     }
 
 
-def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord | None) -> dict[str, Any]:
+def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord | None, hooks: Hooks) -> dict[str, Any]:
     """A task that the flow no longer has, or that the run does not have, shows what there is of it."""
     kind = task.type if task else record.type if record else TaskType.TASK
     return {
@@ -69,16 +84,19 @@ def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord 
         "depends_on": list(task.depends_on) if task else [],
         "max_retries": task.retry.max_retries if task else 0,
         "retry_delay": task.retry.delay if task else 0.0,
+        "max_interruptions": task.retry.max_interruptions if task else NO_RETRY.max_interruptions,
+        "on_interrupt": task.retry.on_interrupt if task else NO_RETRY.on_interrupt,
         "state": record.state.value if record else ExecutionState.NONE.value,
         "try_number": record.try_number if record else 0,
         "interruptions": record.interruptions if record else 0,
+        "crashes": record.crashes if record else 0,
         "start_date": _iso(record.started) if record else None,
         "end_date": _iso(record.ended) if record else None,
         "next_attempt_at": _iso(record.due) if record else None,
-        "input": as_json(record.input) if record else None,
-        "output": as_json(record.output) if record else None,
-        "error": record.error if record else None,
-        "reason": record.reason if record else None,
+        "input": _value(record.input, hooks) if record else None,
+        "output": _value(record.output, hooks) if record else None,
+        "error": _text(record.error, hooks) if record else None,
+        "reason": _text(record.reason, hooks) if record else None,
         "child_run_id": record.child_run_id if record else None,
     }
 
@@ -91,14 +109,17 @@ def _description(task: TaskDefinition) -> str | None:
     return text.strip().split("\n", 1)[0] if isinstance(text, str) and text.strip() else None
 
 
-def _attempt_details(attempt: Attempt) -> dict[str, Any]:
+def _attempt_details(attempt: Attempt, hooks: Hooks) -> dict[str, Any]:
     return {
         "number": attempt.number,
         "try_number": attempt.try_number,
         "result": attempt.result.value,
         "start_date": attempt.start_date.isoformat() if attempt.start_date else None,
         "end_date": attempt.end_date.isoformat() if attempt.end_date else None,
-        "error": attempt.error,
-        "reason": attempt.reason,
-        "logs": [{"at": entry.at.isoformat(), "level": entry.level, "message": entry.message} for entry in attempt.logs],
+        "error": _text(attempt.error, hooks),
+        "reason": _text(attempt.reason, hooks),
+        "logs": [
+            {"at": entry.at.isoformat(), "level": entry.level, "message": redacted(entry.message, hooks)}
+            for entry in attempt.logs
+        ],
     }

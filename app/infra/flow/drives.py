@@ -1,4 +1,4 @@
-"""The runs that are being driven in this process: each by one asyncio task, which any number of callers wait for.
+"""The runs that are being driven in this process: each by one asyncio task, which any number of callers wait for, in any thread.
 
 Knows asyncio; must not know how a run is driven.
 """
@@ -7,55 +7,90 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
 
 from .cancellation import cancel_once
-from .errors import RunActiveError
+from .errors import RunActiveError, RunMismatchError
 from .models import WorkflowRun
 
-_driven_here: ContextVar[frozenset[str]] = ContextVar("night_batch_driven_here", default=frozenset())
+Key = tuple[str, str]
+"""Which store, and which run."""
+
+LOOK = 1.0
+"""Seconds between two looks at whether the event loop of another thread still lives, while its run is waited for."""
+
+_driven_here: ContextVar[frozenset[Key]] = ContextVar("night_batch_driven_here", default=frozenset())
 """The runs of which the running code is a task, or a task's task: one of these cannot be waited for, it would wait for itself."""
+
+
+class DriveStopped(Exception):  # noqa: N818 - it is a signal between two rooms, and no error
+    """The callers who drove the run in another thread were cancelled; whoever still wants its end has to drive it."""
 
 
 class Drive:
     """One run that is being driven.
 
     Args:
-        run_id: the run.
+        key: the run.
+        flow_name: its flow.
         work: drives it to its end.
     """
 
-    def __init__(self, run_id: str, work: Coroutine[Any, Any, WorkflowRun]) -> None:
-        self.run_id = run_id
-        self.task = asyncio.get_running_loop().create_task(self._work(work), name=f"night-batch run {run_id}")
+    def __init__(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> None:
+        self.key = key
+        self.flow_name = flow_name
+        self.loop = asyncio.get_running_loop()
+        self.task = self.loop.create_task(self._work(work), name=f"night-batch run {key[1]}")
         self.stopping = False
         """Its last caller was cancelled: it is being saved, and can be started anew after that."""
-        self._waiting = 0
+        self._lock = threading.Lock()
+        self._callers: set[object] = set()
+        self._elsewhere: list[Future[WorkflowRun]] = []
+        self.task.add_done_callback(self._tell_others)
 
     def __repr__(self) -> str:
-        return f"<Drive of run {self.run_id!r}, {self._waiting} waiting, {'done' if self.task.done() else 'under way'}>"
+        return f"<Drive of run {self.key[1]!r}, {len(self._callers)} waiting, {'done' if self.task.done() else 'under way'}>"
 
-    async def _work(self, work: Coroutine[Any, Any, WorkflowRun]) -> WorkflowRun:
-        _driven_here.set(_driven_here.get() | {self.run_id})
-        return await work
+    async def _work(self, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> WorkflowRun:
+        _driven_here.set(_driven_here.get() | {self.key})
+        return await work()
 
     async def wait(self) -> WorkflowRun:
         """Wait for the run together with its other callers.
 
         Whoever is cancelled last takes the run along, and waits until it is saved.
+
+        Raises:
+            DriveStopped: it was stopped by a caller in another thread.
         """
-        self._waiting += 1
+        here = asyncio.get_running_loop() is self.loop
+        me = object()
+        with self._lock:
+            self._callers.add(me)
         try:
-            return await asyncio.shield(self.task)
+            return await (self._result() if here else self._result_from_elsewhere())
         except asyncio.CancelledError:
-            if self._waiting == 1:
-                await self._stop()
+            if self._leave(me):
+                await (self._stop() if here else self._stop_from_elsewhere())
             raise
         finally:
-            self._waiting -= 1
+            self._leave(me)
+
+    def _leave(self, caller: object) -> bool:
+        """Whether that was the last caller: of two who leave at once, in two threads, exactly one is."""
+        with self._lock:
+            self._callers.discard(caller)
+            return not self._callers
+
+    async def _result(self) -> WorkflowRun:
+        while not self.task.done():
+            await asyncio.wait([self.task])
+        if self.stopping and self.task.cancelled():  # not by us: we came when it had been decided already
+            raise DriveStopped
+        return self.task.result()
 
     async def _stop(self) -> None:
         self.stopping = True
@@ -68,63 +103,108 @@ class Drive:
         if not self.task.cancelled():
             self.task.result()  # what kept it from saving is more than a cancellation
 
+    def abandon(self) -> None:
+        """Have what it holds given up: its event loop was closed, so it will never go on by itself."""
+        self.task.get_coro().close()
+
+    # --- for callers in other threads ---
+
+    def _tell_others(self, task: asyncio.Task[WorkflowRun]) -> None:
+        with self._lock:
+            others, self._elsewhere = self._elsewhere, []
+        for other in others:
+            if not other.set_running_or_notify_cancel():
+                continue
+            if task.cancelled():
+                other.set_exception(DriveStopped())
+            elif (error := task.exception()) is not None:
+                other.set_exception(error)
+            else:
+                other.set_result(task.result())
+
+    async def _result_from_elsewhere(self) -> WorkflowRun:
+        told: Future[WorkflowRun] = Future()
+        with self._lock:
+            if self.task.done():
+                raise DriveStopped  # whatever came of it, the store says it too
+            self._elsewhere.append(told)
+        answer = asyncio.wrap_future(told)
+        try:
+            while not answer.done():
+                # A loop that was closed under its tasks tells nobody.
+                await asyncio.wait([answer], timeout=LOOK)
+                if self.loop.is_closed() and not answer.done():
+                    raise DriveStopped
+            return answer.result()
+        finally:
+            told.cancel()  # whoever does not wait any more need not be told, and its loop may soon be closed
+
+    async def _stop_from_elsewhere(self) -> None:
+        def stop() -> None:
+            self.stopping = True
+            cancel_once(self.task)
+
+        try:
+            self.loop.call_soon_threadsafe(stop)
+            while True:
+                try:
+                    await self._result_from_elsewhere()
+                except asyncio.CancelledError:
+                    self.loop.call_soon_threadsafe(self.task.cancel)
+                else:
+                    return
+        except (DriveStopped, RuntimeError):  # it is saved, or its loop is closed
+            return
+
 
 class Drives:
-    """The drives of one flow, by run id; each is forgotten when it ends."""
+    """The drives of this process, by store and run; each is forgotten when it ends."""
 
     def __init__(self) -> None:
-        self._drives: dict[str, Drive] = {}
-        self._starting: set[str] = set()
+        self._drives: dict[Key, Drive] = {}
         self._lock = threading.Lock()
 
-    def __contains__(self, run_id: object) -> bool:
-        return run_id in self._drives or run_id in self._starting
+    def __contains__(self, key: object) -> bool:
+        return key in self._drives
 
-    async def current(self, run_id: str) -> Drive | None:
-        """The drive of that run, if there is one to wait for; one that is being saved is let end first.
+    async def run(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> WorkflowRun:
+        """Wait for the run's end: with those who drive it already, or else by driving it.
 
         Raises:
-            RunActiveError: the run is being driven in another event loop, or the caller is one of its tasks.
+            RunActiveError: the caller is one of the run's own tasks.
+            RunMismatchError: it is being driven as a run of another flow.
         """
-        if run_id in _driven_here.get():
-            raise RunActiveError(run_id, "await", "A task cannot wait for the run that it is part of.")
-        while (drive := self._drives.get(run_id)) is not None:
-            loop = drive.task.get_loop()
-            if not loop.is_closed():
-                if loop is not asyncio.get_running_loop():
-                    raise _in_another_loop(run_id)
-                if not (drive.stopping or drive.task.done()):
-                    return drive
+        if key in _driven_here.get():
+            raise RunActiveError(key[1], "await", "A task cannot wait for the run that it is part of.")
+        while True:
+            with self._lock:
+                drive = self._drives.get(key)
+                if drive is not None and drive.loop.is_closed():
+                    drive.abandon()
+                    drive = None
+                if drive is None:
+                    drive = self._start(key, flow_name, work)
+            if drive.flow_name != flow_name:
+                raise RunMismatchError(key[1], drive.flow_name, flow_name)
+            here = drive.loop is asyncio.get_running_loop()
+            if here and (drive.stopping or drive.task.done()):
                 await asyncio.wait([drive.task])
-            self._forget(drive)
-        return None
+                self._forget(drive)
+                continue
+            try:
+                return await drive.wait()
+            except DriveStopped:
+                self._forget(drive)
 
-    @contextmanager
-    def starting(self, run_id: str) -> Iterator[None]:
-        """Hold the run's place while it is read, so that no other thread starts to drive it meanwhile.
-
-        Raises:
-            RunActiveError: another thread was faster.
-        """
-        with self._lock:
-            if run_id in self:
-                raise _in_another_loop(run_id)
-            self._starting.add(run_id)
-        try:
-            yield
-        finally:
-            self._starting.discard(run_id)
-
-    def start(self, run_id: str, work: Coroutine[Any, Any, WorkflowRun]) -> Drive:
-        """Begin to drive a run."""
-        drive = self._drives[run_id] = Drive(run_id, work)
+    def _start(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> Drive:
+        drive = self._drives[key] = Drive(key, flow_name, work)
         drive.task.add_done_callback(lambda _: self._forget(drive))
         return drive
 
     def _forget(self, drive: Drive) -> None:
-        if self._drives.get(drive.run_id) is drive:
-            del self._drives[drive.run_id]
+        if self._drives.get(drive.key) is drive:
+            del self._drives[drive.key]
 
-
-def _in_another_loop(run_id: str) -> RunActiveError:
-    return RunActiveError(run_id, "continue", "It is driven by another thread: await it in the event loop there.")
+    def after_fork(self) -> None:
+        """In a forked child: nothing is driven here."""
+        self._drives, self._lock = {}, threading.Lock()

@@ -32,8 +32,8 @@ class EventManager:
     def subscribe(self, handler: Callable[[E], object], *event_types: type[E]) -> Callable[[], None]:
         """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
 
-        It is called in the event loop's thread right after the event was committed, and should return soon. What it raises
-        is logged.
+        It is called in the event loop's thread right after the event was committed, and should return soon: the loop, and the run
+        with it, stands still until it does. What it raises is logged.
 
         Returns:
             A function that ends the subscription.

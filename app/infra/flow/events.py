@@ -66,7 +66,7 @@ class TaskSucceeded(TaskEvent):
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed(TaskEvent):
-    """The last attempt failed, and the task with it."""
+    """The last attempt failed, or was cut off once too often, and the task with it."""
 
     reason: str
     """The cause, in one line."""

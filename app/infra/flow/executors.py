@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
+from types import CoroutineType
 from typing import Any, Protocol
 
 from .cancellation import cancel_once
@@ -84,9 +84,12 @@ class Executor(Protocol):
 def failure_of(error: BaseException) -> Failure:
     """An exception as a value, whatever its own methods do."""
     kind = type(error)
-    type_name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
     try:
-        message = str(error)
+        type_name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    except BaseException:  # its class has a class of its own
+        type_name = "(an exception without a name)"
+    try:
+        message = str.__str__(str(error))  # the bare text, where a class of its own comes out of its __str__
     except BaseException as problem:  # an exception whose __str__ raises, with whatever it likes
         message = f"(its message could not be made: {type(problem).__name__})"
     try:
@@ -105,7 +108,7 @@ def _returned(call: Call, value: Any) -> Outcome:
     try:
         return Outcome(call, context._output_text(value), context._changed_params(), context._logs_text())
     except BaseException as error:
-        if inspect.iscoroutine(value):
+        if type(value) is CoroutineType:  # not isinstance, which asks the value
             value.close()  # the failure says that nobody awaited it; Python need not say so again
         return _raised(call, error)
 

@@ -5,9 +5,11 @@ The one shell: it checks what it is given, and hands it on to the rooms that kno
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from .clock import Clock, SystemClock
@@ -16,16 +18,22 @@ from .details import execution_details
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunExistsError, RunNotFoundError, TaskFunctionError
 from .event_manager import EventManager
-from .live_run import LiveRun, encode_params, new_run
+from .forks import watch
+from .live_run import encode_params, new_run
 from .machine import Step
 from .memory_store import MemoryStore
-from .models import ExecutionState, TaskType, WorkflowRun
-from .retry_manager import retry_policy
-from .run_tree import RunTree
+from .models import TaskType, WorkflowRun
+from .off_loop import Worker
+from .redaction import Redact
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
+from .run_tree import RunTree, outermost
 from .runner import Runner
 from .scripts import run_to_end
+from .session import Session, claimed
 from .store import Store
-from .views import task_instance, workflow_run
+
+_DRIVES = Drives()
+watch(_DRIVES)
 
 F = TypeVar("F", bound=Callable[..., Any])
 RetryDelay = float | timedelta | None
@@ -50,10 +58,14 @@ class AsyncFlow:
         store: where the runs live; a `MemoryStore` of its own if none is given.
         clock: the time; tests bring one that does not take any.
         make_id: makes run ids that were not given; random ones by default.
+        redact: takes a text and gives it back without its secrets. All that is kept or told of a failure goes through it
+            (message, traceback, reason), and so do the lines of `ctx.log` and the texts in `get_execution_details`; of nested
+            flows, too. It is called from any thread. Where it raises or gives no string, the text becomes "(redaction failed)".
+            Params and outputs are stored as they are: the tasks need them.
 
     Raises:
         InvalidNameError: the name is not usable.
-        InvalidOptionError: what was given as a store is none.
+        InvalidOptionError: what was given as a store is none, or as `redact` no function.
     """
 
     def __init__(
@@ -63,12 +75,15 @@ class AsyncFlow:
         *,
         clock: Clock | None = None,
         make_id: Callable[[], str] | None = None,
+        redact: Redact | None = None,
     ) -> None:
-        self._definition = FlowDefinition(flow_name)
+        if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
+            raise InvalidOptionError("redact", redact, "a plain function that takes a string and returns one")
+        self._definition = FlowDefinition(flow_name, redact=redact)
         self._store: Store = MemoryStore() if store is None else _checked(store)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
-        self._drives = Drives()
+        self._worker = Worker(f"night-batch store of {flow_name}")
         self.events = EventManager()
         """Who is told what happens in this flow's runs: `flow.events.subscribe(handler, TaskFailed)`."""
 
@@ -107,6 +122,8 @@ class AsyncFlow:
         depends_on: Dependencies = None,
         max_retries: int = 0,
         retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -120,6 +137,8 @@ class AsyncFlow:
         depends_on: Dependencies = None,
         max_retries: int = 0,
         retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -139,6 +158,8 @@ class AsyncFlow:
                 dependencies=depends_on,
                 max_retries=max_retries,
                 retry_delay=retry_delay,
+                max_interruptions=max_interruptions,
+                on_interrupt=on_interrupt,
                 name=name,
                 description=description,
                 replace=replace,
@@ -154,6 +175,8 @@ class AsyncFlow:
         depends_on: Dependencies = None,
         max_retries: int = 0,
         retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
         params: SubflowParams = None,
         name: str | None = None,
         description: str | None = None,
@@ -176,7 +199,7 @@ class AsyncFlow:
                 subflow_id,
                 child._definition,
                 depends_on=depends_on,
-                retry=retry_policy(max_retries, retry_delay, subflow_id),
+                retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
                 params=params,
                 name=name,
                 description=description,
@@ -196,6 +219,8 @@ class AsyncFlow:
         dependencies: Dependencies = None,
         max_retries: int = 0,
         retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
@@ -210,6 +235,10 @@ class AsyncFlow:
             dependencies: ids of tasks, or the decorated functions themselves; they may be declared later.
             max_retries: how many attempts may follow a failed one.
             retry_delay: seconds (or a timedelta) before each of them.
+            max_interruptions: after how many attempts in which the process died (or lost the run) the task fails, instead of
+                running again when the run is continued. All that ran when it died count it: which one killed it nobody knows.
+            on_interrupt: "retry", or "fail" for a task that must not run twice unless a person says so: an attempt that is cut
+                off, by the death of the process or by a cancellation, then fails the task at once, whatever its `max_retries`.
             name: what people call it.
             description: what it does; the function's docstring if left out.
             replace: take the place of a task of the same id, as when a notebook cell runs again.
@@ -224,7 +253,7 @@ class AsyncFlow:
             task_id,
             task_function,
             depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, task_id),
+            retry=retry_policy(max_retries, retry_delay, task_id, max_interruptions, on_interrupt),
             task_type=task_type,
             name=name,
             description=description,
@@ -240,6 +269,8 @@ class AsyncFlow:
         dependencies: Dependencies = None,
         max_retries: int = 0,
         retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
         params: SubflowParams = None,
         name: str | None = None,
         description: str | None = None,
@@ -253,6 +284,9 @@ class AsyncFlow:
             dependencies: ids of tasks, or the decorated functions themselves.
             max_retries: how often what failed inside is tried again as a whole.
             retry_delay: seconds (or a timedelta) before each of these.
+            max_interruptions: as for a task, of the function that makes the params. While the child runs, the tasks in it have
+                theirs.
+            on_interrupt: likewise.
             params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
                 function that makes one from the parent's context.
             name: what people call it.
@@ -272,7 +306,7 @@ class AsyncFlow:
             subflow_id,
             child_flow._definition,
             depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, subflow_id),
+            retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
             params=params,
             name=name,
             description=description,
@@ -285,13 +319,15 @@ class AsyncFlow:
         return isinstance(task_id, str) and task_id in self._definition.tasks
 
     def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
-        """Give a task another retry policy; it holds from the next failure on.
+        """Give a task another number of retries and delay; they hold from the next failure on.
 
         Raises:
             UnknownTaskError: the flow has no such task.
             InvalidOptionError: the policy makes no sense.
         """
-        self._definition.set_retry(task_id, retry_policy(max_retries, retry_delay, task_id))
+        known = self._definition.get(task_id).retry
+        policy = retry_policy(max_retries, retry_delay, task_id, known.max_interruptions, known.on_interrupt)
+        self._definition.set_retry(task_id, policy)
 
     def validate(self) -> None:
         """Check the graph of this flow and of all flows nested in it, as `init_run` does.
@@ -365,32 +401,38 @@ class AsyncFlow:
         Raises:
             RunNotFoundError: the store has no such run.
             RunMismatchError: it is a run of another flow.
-            RunActiveError: it is being driven in another event loop, or this call is made by one of its own tasks.
+            RunOwnedError: another process drives it; who, since when, and what to do.
+            OwnershipLostError: another process took it over while it was driven here.
+            RunActiveError: this call is made by one of its own tasks.
             GraphChangedError: the graph is not the one that the run was made with; shows the difference.
+            StoreBusyError: somebody else held the store for too long.
             StoreError: the store failed; the run stands as of the last commit, and can be continued.
         """
         if type(max_concurrency) is not int or max_concurrency < 0:
             raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
         check_name("run id", run_id)
-        drive = await self._drives.current(run_id)
-        if drive is not None:
-            return await drive.wait()
-        with self._drives.starting(run_id):
-            run = self._store.read_run(run_id)
-            if run.flow_name == self.flow_name and ExecutionState.is_terminal(run.state):
-                return self._store.load(run_id)
-            tree = RunTree(self._store, self._definition, self._clock, adopt_graph)
-            root = tree.root(run_id)
-            children = tree.unfinished(root)
-            drive = self._drives.start(run_id, self._drive(root, children, max_concurrency))
-        return await drive.wait()
+        self._definition.validate()
+        drive = partial(self._drive, run_id, max_concurrency, adopt_graph)
+        return await _DRIVES.run(self._key(run_id), self.flow_name, drive)
 
-    async def _drive(self, root: LiveRun, children: list[LiveRun], max_concurrency: int) -> WorkflowRun:
-        runner = Runner(self._store, self.events, self._clock, self._make_id, max_concurrency)
-        await runner.drive(root, children)
-        codec = self._store.codec
-        tasks = {record.task_id: task_instance(record, codec) for record in root.machine.tasks.values()}
-        return workflow_run(root.run, tasks, codec)
+    async def _drive(self, run_id: str, max_concurrency: int, adopt_graph: bool) -> WorkflowRun:
+        """Take the run, drive it, and give it up, whatever happens."""
+        session = Session(self._store, self._definition, self._clock, run_id)
+        worker = self._worker
+        try:
+            finished = await worker.do(partial(session.begin, adopt_graph))
+            if finished is not None:
+                return finished
+            assert session.lease is not None
+            runner = Runner(self._store, session.lease, worker, self.events, self._clock, self._make_id, max_concurrency)
+            await runner.drive(session.root, session.children, session.step)
+            return await worker.do(session.result)
+        except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more
+            session.end()
+            raise
+        except BaseException:
+            await worker.do(session.end)
+            raise
 
     def run(
         self,
@@ -437,14 +479,26 @@ class AsyncFlow:
 
         Raises:
             UnknownTaskError: there is no such task.
-            RunActiveError: the run is being driven.
+            RunActiveError, RunOwnedError: the run is being driven, here or elsewhere.
             RunNotFoundError, RunMismatchError, GraphChangedError: as for `run_until_complete`.
         """
-        if run_id in self._drives:
-            raise RunActiveError(run_id, "retry a task of")
-        tree = RunTree(self._store, self._definition, self._clock, adopt_graph)
-        step = tree.reset(tree.root(run_id), task_id, reset_downstream)
-        self.events.emit(step.events)
+        self.events.emit(self._reset(run_id, task_id, reset_downstream, adopt_graph).events)
+
+    def _reset(self, run_id: str, task_id: str, downstream: bool, adopt_graph: bool) -> Step:
+        check_name("run id", run_id)
+        self._refuse_if_driven(run_id, "retry a task of")
+        self._definition.validate()
+        with claimed(self._store, run_id) as lease:
+            tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
+            return tree.reset(tree.root(run_id), task_id, downstream)
+
+    def _refuse_if_driven(self, run_id: str, action: str) -> None:
+        if self._key(run_id) in _DRIVES:
+            raise RunActiveError(run_id, action)
+
+    def _key(self, run_id: str) -> tuple[str, str]:
+        # What wraps a store may not know its identity, and is then one of its own.
+        return getattr(self._store, "identity", f"store {id(self._store)}"), run_id
 
     async def retry(
         self,
@@ -459,8 +513,23 @@ class AsyncFlow:
 
         The arguments and errors are those of `manual_retry` and `run_until_complete`.
         """
-        self.manual_retry(run_id, task_id, reset_downstream, adopt_graph=adopt_graph)
+        step = await self._worker.do(partial(self._reset, run_id, task_id, reset_downstream, adopt_graph))
+        self.events.emit(step.events)
         return await self.run_until_complete(run_id, max_concurrency, adopt_graph=adopt_graph)
+
+    def take_over(self, run_id: str) -> None:
+        """Take a run from an owner who lives but does not answer; what that one writes from then on is refused.
+
+        The tasks that it has under way may go on all the same, and run a second time when the run is continued: be sure that it
+        hangs. A dead owner's run need not be taken: it is free.
+
+        Raises:
+            RunNotFoundError: the store has no such run.
+            RunActiveError: it, or the run that it is a subflow of, is driven by this very process.
+        """
+        whole = outermost(self._store, check_name("run id", run_id))
+        self._refuse_if_driven(whole, "take over")
+        self._store.release(self._store.claim(whole, force=True))
 
     # --- looking ---
 

@@ -15,8 +15,9 @@ from .context import Context
 from .definitions import FlowDefinition, TaskDefinition, nested_flows
 from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
 from .machine import RunMachine, Step
-from .models import ExecutionState, WorkflowRun
+from .models import ExecutionState, Failure, WorkflowRun
 from .records import RunRecord, TaskRecord
+from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
 from .views import TaskTable, workflow_run
 
@@ -120,7 +121,7 @@ class LiveRun:
         self.graph = definition.graph()
         self.tasks = dict(definition.tasks)
         """As they are now: a notebook that defines them anew while the run goes on changes later runs."""
-        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition.tasks))
+        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition.tasks), self._kept)
         self.run = run
         self.parent = parent
         self.codec = codec
@@ -137,6 +138,21 @@ class LiveRun:
     def now(self) -> int:
         """The time, in microseconds since 1970 UTC."""
         return self._clock.now()
+
+    def redact(self, text: str) -> str:
+        """See `Scope.redact`."""
+        return redacted(text, self._hooks())
+
+    def _hooks(self) -> Iterator[Redact]:
+        """The flow's own hook, and those of the flows it is nested in: a secret of theirs may have come in with the params."""
+        live: LiveRun | None = self
+        while live is not None:
+            if live.definition.redact is not None:
+                yield live.definition.redact
+            live = live.parent[0] if live.parent is not None else None
+
+    def _kept(self, failure: Failure) -> Failure:
+        return kept_failure(failure, self._hooks())
 
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`."""

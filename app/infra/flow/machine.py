@@ -6,7 +6,7 @@ events, then acts on what became ready.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
@@ -15,7 +15,7 @@ from .errors import IllegalTransitionError
 from .graph import Graph
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
 from .records import AttemptRecord, Changes, RunRecord, TaskRecord
-from .retry_manager import RetryPolicy, next_delay
+from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 
@@ -35,7 +35,7 @@ TASK_EDGES: tuple[Edge, ...] = (
     Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
     Edge(SCHEDULED, CANCELLED, "the run was cancelled before the task began"),
     Edge(RUNNING, SUCCESS, "the attempt returned"),
-    Edge(RUNNING, FAILED, "the attempt failed and no retry is left"),
+    Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
     Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
     Edge(RUNNING, CANCELLED, "the run was cancelled while the task ran"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
@@ -103,6 +103,10 @@ class Step:
         return bool(self.changes)
 
 
+def _whole(failure: Failure) -> Failure:
+    return failure
+
+
 class RunMachine:
     """The bookkeeping of one run: in-degree counters over its graph, and the legal moves of its records.
 
@@ -111,14 +115,23 @@ class RunMachine:
         run: its record; changed in place.
         tasks: its task records, in order of position; changed in place. Those that the graph does not know are kept
             as history and decide nothing.
-        policies: the retry policy of each task id.
+        policies: the retry policy of each task of the graph.
+        kept: makes of a failure what is stored and told of it.
     """
 
-    def __init__(self, graph: Graph, run: RunRecord, tasks: Iterable[TaskRecord], policies: Mapping[str, RetryPolicy]) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        run: RunRecord,
+        tasks: Iterable[TaskRecord],
+        policies: Mapping[str, RetryPolicy],
+        kept: Callable[[Failure], Failure] = _whole,
+    ) -> None:
         self.graph = graph
         self.run = run
         self.tasks = {record.task_id: record for record in tasks}
         self._policies = policies
+        self._kept = kept
         self._pending: dict[str, int] = {}
         """Of each task that waits: how many of its upstreams have not ended."""
         self._open = 0
@@ -132,11 +145,12 @@ class RunMachine:
     def begin(self, step: Step, now: int) -> None:
         """Start the run, or continue it from wherever it stands.
 
-        Tasks found RUNNING were cut off when their process died; they go back to SCHEDULED first.
+        Tasks found RUNNING were cut off when their process died; they go back to SCHEDULED first, but for those that it died
+        in too often: these have failed.
         """
         for record in self.tasks.values():
             if record.state is RUNNING:
-                self.interrupted(step, record, now)
+                self._cut_off(step, record, now, died=True)
         self._move_run(step, RUNNING)
         if self.run.started is None:
             self.run.started = now
@@ -200,10 +214,14 @@ class RunMachine:
             step.events.append(told.RunFinished(self.run.flow_name, self.run.id, now, self.run.state))
 
     def interrupt(self, step: Step, now: int) -> None:
-        """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED."""
+        """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED.
+
+        A task that must not run again by itself fails. What follows from that is decided when the run is continued: a run
+        that ended here, in the middle of its parents' being stopped, could not tell them.
+        """
         for record in self.tasks.values():
             if record.state is RUNNING:
-                self.interrupted(step, record, now)
+                self._cut_off(step, record, now)
         if self.run.state is RUNNING:
             self._move_run(step, SCHEDULED)
             step.events.append(told.RunInterrupted(self.run.flow_name, self.run.id, now))
@@ -225,13 +243,12 @@ class RunMachine:
         self._move(step, record, SUCCESS)
         record.ended, record.output, record.logs = now, output, logs
         step.events.append(told.TaskSucceeded(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
-        self._open -= 1
-        self._tell_downstream(step, record, now)
-        self._finish_if_done(step, now)
+        self._ended(step, record, now)
 
     def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:
         """The running attempt failed: another one is scheduled, or the task has failed and what is downstream is skipped."""
         delay = next_delay(self._policies[record.task_id], record.failures)
+        failure = self._kept(failure)
         self._end_attempt(step, record, FAILED if delay is None else SCHEDULED)
         record.ended, record.logs = now, logs
         record.error, record.reason = failure.traceback, failure.summary
@@ -246,18 +263,48 @@ class RunMachine:
                 step.ready.append((self, record))
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
+        self._ended(step, record, now)
+
+    def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
+        """The running attempt was cut off in an orderly way. It uses up no retry; but the task may forbid another attempt."""
+        self._cut_off(step, record, now, logs)
+        if record.state is FAILED:
+            self._ended(step, record, now)
+
+    def withdraw(self, step: Step, record: TaskRecord, now: int) -> None:
+        """The running attempt is not made after all, since the run is being stopped: no harm can have come of it."""
+        self._put_back(step, record, now)
+
+    def _ended(self, step: Step, record: TaskRecord, now: int) -> None:
         self._open -= 1
         self._tell_downstream(step, record, now)
         self._finish_if_done(step, now)
 
-    def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
-        """The running attempt was cut off. It uses up no retry."""
-        self._end_attempt(step, record, SCHEDULED)
+    def _cut_off(self, step: Step, record: TaskRecord, now: int, logs: str | None = None, died: bool = False) -> None:
+        """What an interruption makes of the task; those that wait for it are told by the caller, or when the run begins."""
+        crashes, failure = record.crashes, None
+        # Not so a subflow whose run was begun: its task only waits for that, and the tasks inside count for themselves.
+        if record.child_run_id is None and record.task_id in self.graph:
+            crashes += died
+            failure = failure_by_interruption(self._policies[record.task_id], crashes, died)
+        self._put_back(step, record, now, logs, failure)
+        record.crashes = crashes
+
+    def _put_back(
+        self, step: Step, record: TaskRecord, now: int, logs: str | None = None, failure: Failure | None = None
+    ) -> None:
+        """End the running attempt as interrupted; the task waits again, or has failed by that."""
+        self._end_attempt(step, record, SCHEDULED if failure is None else FAILED)
         record.ended, record.logs = now, logs
-        record.reason = "interrupted before it ended"
+        where = (self.run.flow_name, self.run.id, now, record.task_id, record.try_number)
+        if failure is None:
+            record.reason = "interrupted before it ended"
+            step.events.append(told.TaskInterrupted(*where))
+        else:
+            record.error, record.reason = failure.traceback, failure.summary
+            step.events.append(told.TaskFailed(*where, failure.summary))
         self._archive(step, record, AttemptResult.INTERRUPTED)
         record.interruptions += 1
-        step.events.append(told.TaskInterrupted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
 
     def _skip(self, step: Step, record: TaskRecord, blocker: TaskRecord, now: int) -> None:
         if blocker.state is FAILED:
@@ -288,15 +335,17 @@ class RunMachine:
         for task_id in task_ids:
             record = self.tasks[task_id]
             if record.state is RUNNING:  # left behind by a process that died
-                self.interrupted(step, record, now)
+                self._put_back(step, record, now)
             elif record.state is not SCHEDULED:
-                result = {SUCCESS: AttemptResult.SUCCESS, FAILED: AttemptResult.FAILED}.get(record.state)
-                if result is not None:
-                    self._archive(step, record, result)
+                if record.state is SUCCESS:
+                    self._archive(step, record, AttemptResult.SUCCESS)
+                elif record.state is FAILED:
+                    interrupted = failed_by_interruption(record.reason)
+                    self._archive(step, record, AttemptResult.INTERRUPTED if interrupted else AttemptResult.FAILED)
                 self._move(step, record, SCHEDULED)
             else:
                 step.changes.tasks.append(record)
-            record.try_number = record.interruptions = 0
+            record.try_number = record.interruptions = record.crashes = 0
             record.started = record.ended = record.due = None
             record.output = record.error = record.reason = record.logs = None
             if task_id not in kept:
@@ -330,7 +379,7 @@ class RunMachine:
                     record.ended = record.reason = None
             elif record.state not in TERMINAL_STATES:
                 if record.state is RUNNING:
-                    self.interrupted(step, record, now)
+                    self._put_back(step, record, now)
                 self._mark_skipped(step, record, _GONE, now)
         self.run.graph = graph_text
         step.changes.runs.append(self.run)

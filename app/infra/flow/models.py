@@ -65,7 +65,7 @@ class AttemptResult(_StringEnum):
     SUCCESS = "success"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """Its process died, or its run was cancelled, before it ended. Uses up no retry."""
+    """Its process died, or its run was cancelled, before it ended. Uses up no retry, but see `max_interruptions`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +133,11 @@ class TaskInstance:
     next_attempt_at: datetime | None = None
     """When the next attempt is due, while the task waits for one."""
     interruptions: int = 0
-    """How many attempts, since the task was last reset, ended because their process did."""
+    """How many attempts, since the task was last reset, were cut off: by a cancellation or the death of their process."""
     logs: list[LogEntry] = field(default_factory=list[LogEntry])
     """What the latest attempt wrote with `ctx.log`."""
+    crashes: int = 0
+    """How many of these interruptions were deaths of the process: they count against `max_interruptions`."""
 
     @property
     def child_run_id(self) -> str | None:
@@ -163,7 +165,7 @@ class RunLoader(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class WorkflowRun:
     """One run of a flow, with all its task instances."""
 
@@ -179,6 +181,10 @@ class WorkflowRun:
     """Of a subflow's run: the run that it is part of ..."""
     parent_task_id: str | None = None
     """... and the task in it that it is the inside of."""
+
+    def __repr__(self) -> str:
+        # Short: asyncio.run makes the text of its result's task (by way of the signal module), for nobody to see.
+        return f"<WorkflowRun {self.id!r} of flow {self.flow_name!r}, {self.state}, {len(self.tasks)} tasks>"
 
     def raise_for_failure(self) -> WorkflowRun:
         """Raise `RunFailedError`, naming each failed task with its cause, if the run failed or was cancelled.

@@ -11,9 +11,30 @@ from .errors import InvalidNameError, UnknownTaskError, closest
 from .live_run import LiveRun
 from .machine import Step
 from .models import ExecutionState, TaskType
-from .records import TaskRecord
+from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
 from .store import Store
+
+
+def outermost(store: Store, run_id: str) -> str:
+    """The run whose lease covers a run: the one that it is a subflow of, however deep, or itself.
+
+    A run that somebody else put under a parent stands for itself; the parent's task knows nothing of it.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    seen: set[str] = set()
+    while run_id not in seen:
+        seen.add(run_id)
+        run = store.read_run(run_id)
+        if run.parent_run_id is None or not store.exists(run.parent_run_id):
+            break
+        tasks = store.read_tasks(run.parent_run_id)
+        if not any(task.task_id == run.parent_task_id and task.child_run_id == run_id for task in tasks):
+            break
+        run_id = run.parent_run_id
+    return run_id
 
 
 class RunTree:
@@ -23,12 +44,13 @@ class RunTree:
         store: where the runs are.
         definition: the flow of the outermost run.
         clock: the time.
+        lease: the right to write them.
         adopt_graph: take up the flows' graphs where they are not the ones that the runs were made with.
     """
 
-    def __init__(self, store: Store, definition: FlowDefinition, clock: Clock, adopt_graph: bool = False) -> None:
-        definition.validate()
+    def __init__(self, store: Store, definition: FlowDefinition, clock: Clock, lease: Lease, adopt_graph: bool = False) -> None:
         self._store = store
+        self._lease = lease
         self._definition = definition
         self._clock = clock
         self._adopt_graph = adopt_graph
@@ -67,6 +89,7 @@ class RunTree:
             found.extend(children)
             waiting.extend(children)
         if self._adopted:
+            self._adopted.changes.lease = self._lease
             self._store.commit(self._adopted.changes)
         return found
 
@@ -100,7 +123,8 @@ class RunTree:
         self._reset(step, live, task_id, downstream, goes_on)
         for outer, record in reversed(way):
             self._reset(step, outer, record.task_id, downstream, goes_on=True)
-        step.changes.flush = True
+        step.changes.lease = self._lease
+        step.changes.flush = step.changes.release = True
         self._store.commit(step.changes)
         return step
 

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from .clock import Clock
@@ -24,11 +25,12 @@ from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecuto
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType
-from .records import TaskRecord
+from .off_loop import Worker
+from .records import Lease, TaskRecord
 from .store import Store
 
-MOST_STARTS = 256
-"""Tasks started in one turn at the most, so that 100,000 ready tasks do not hold up the event loop."""
+MOST_STARTS = 100
+"""Tasks started in one turn at the most: a turn with so many, committed and begun, holds up the event loop for some 6 ms."""
 
 GRACE = 5.0
 """Seconds that cancelled coroutines get to clean up, before a cancelled run goes on without them."""
@@ -103,6 +105,8 @@ class Runner:
 
     Args:
         store: where every step is committed.
+        lease: the right to do so.
+        worker: the thread for commits that may have to wait.
         events: who is told of it.
         clock: the time.
         make_id: makes the ids of subflow runs.
@@ -110,9 +114,18 @@ class Runner:
     """
 
     def __init__(
-        self, store: Store, events: EventManager, clock: Clock, make_id: Callable[[], str], max_concurrency: int = 0
+        self,
+        store: Store,
+        lease: Lease,
+        worker: Worker,
+        events: EventManager,
+        clock: Clock,
+        make_id: Callable[[], str],
+        max_concurrency: int = 0,
     ) -> None:
         self._store = store
+        self._lease = lease
+        self._worker = worker
         self._events = events
         self._clock = clock
         self._make_id = make_id
@@ -133,27 +146,29 @@ class Runner:
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {len(self._under_way)} attempts under way, {len(self._ready)} ready>"
 
-    async def drive(self, root: LiveRun, children: Iterable[LiveRun] = ()) -> None:
-        """Drive a run to its end.
+    async def drive(self, root: LiveRun, children: Iterable[LiveRun], step: Step) -> None:
+        """Drive a run to its end, and give up its lease.
 
         Args:
             root: the run.
             children: the runs of its subflows that were begun earlier and have not ended.
+            step: how it begins, or goes on.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; what was under way was put back, and the run can be continued.
             StoreError: the store failed; the run stands in it as of the last commit, and can be continued from there.
+            OwnershipLostError: somebody else took the run over; nothing more was written.
         """
         self._runs = {live.run.id: live for live in (root, *children)}
-        step = Step()
-        root.machine.begin(step, self._clock.now())
+        calls: list[Call] = []
         try:
             while True:
                 calls = self._advance(step)
-                step.changes.flush = root.run.state is not ExecutionState.RUNNING
-                self._commit(step)
+                step.changes.flush = step.changes.release = root.run.state is not ExecutionState.RUNNING
+                await self._commit(step)
                 for call in calls:
                     self._under_way[call][0].executor.start(call)
+                calls = []
                 if root.run.state is not ExecutionState.RUNNING:
                     return
                 self._set_alarm()
@@ -161,7 +176,8 @@ class Runner:
                 step = Step()
                 self._settle(step, self._inbox.take())
         except asyncio.CancelledError:
-            await self._interrupt()
+            if root.run.state is ExecutionState.RUNNING:
+                await self._interrupt(calls)
             raise
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited or cancelled any more
             self._alarm = None
@@ -172,10 +188,18 @@ class Runner:
         finally:
             self._close()
 
-    def _commit(self, step: Step) -> None:
-        if step:
-            self._store.commit(step.changes)
-            self._events.emit(step.events)
+    async def _commit(self, step: Step) -> None:
+        """Commit a step, then tell it. On the loop if that takes no waiting, else in the worker's thread, awaited."""
+        if not step:
+            return
+        step.changes.lease = self._lease
+        if not self._store.commit_at_once(step.changes):
+            try:
+                await self._worker.do(partial(self._store.commit, step.changes))
+            except asyncio.CancelledError:  # it was committed all the same
+                self._events.emit(step.events)
+                raise
+        self._events.emit(step.events)
 
     # --- deciding ---
 
@@ -193,7 +217,8 @@ class Runner:
             ended = record.started + round((self._clock.monotonic() - started) * 1e6)
             if outcome.interrupted:
                 live.machine.interrupted(step, record, ended, outcome.logs)
-                step.ready.append((live.machine, record))
+                if record.state is ExecutionState.SCHEDULED:  # else it must not run again
+                    step.ready.append((live.machine, record))
             elif outcome.failure is None:
                 if outcome.params:
                     live.apply_params(step, outcome.params)
@@ -345,9 +370,17 @@ class Runner:
         await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
         self._inbox.wake()
 
-    async def _interrupt(self) -> None:
-        """Put the run into a state from which it can be continued: what still ends well counts, the rest goes back."""
+    async def _interrupt(self, withdrawn: Iterable[Call]) -> None:
+        """Put the run into a state from which it can be continued: what still ends well counts, the rest goes back.
+
+        Args:
+            withdrawn: attempts whose start was committed, and that have not been begun.
+        """
         step = Step()
+        for call in withdrawn:
+            del self._under_way[call]
+            live, record = call.key
+            live.machine.withdraw(step, record, self._clock.now())
         # A loop that shuts down cancels the attempts beside us, so they may have said so before we were asked.
         self._settle(
             step, [replace(outcome, interrupted=outcome.interrupted or outcome.cancelled) for outcome in self._inbox.take()]
@@ -363,8 +396,8 @@ class Runner:
             self._finish_subflow(step, step.finished.pop(), now)
         for live in self._runs.values():
             live.machine.interrupt(step, now)
-        step.changes.flush = True
-        self._commit(step)
+        step.changes.flush = step.changes.release = True
+        await self._commit(step)
 
     async def _cancel_attempts(self) -> None:
         for lane in self._lanes:

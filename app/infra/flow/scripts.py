@@ -26,9 +26,9 @@ _logger = logging.getLogger("night_batch.scripts")
 def run_to_end(work: Callable[[], Coroutine[Any, Any, T]], flow_name: str) -> T:
     """Run `work()` in an event loop of its own and return its result.
 
-    The first SIGINT or SIGTERM cancels it; once it has put things in order, KeyboardInterrupt or SystemExit(143) is raised. A
-    second signal finds the handlers that were there before, so it stops the program at once. Outside the main thread, and
-    where the platform has no loop signal handlers (Windows), signals are left alone.
+    The first SIGINT or SIGTERM cancels it; once it has put things in order, or ended, KeyboardInterrupt or SystemExit(143) is
+    raised. A second signal finds the handlers that were there before, so it stops the program at once. Outside the main thread,
+    and where the platform has no loop signal handlers (Windows), signals are left alone.
 
     Raises:
         RunningLoopError: an event loop is running in this thread.
@@ -46,10 +46,13 @@ def run_to_end(work: Callable[[], Coroutine[Any, Any, T]], flow_name: str) -> T:
         task = loop.create_task(work(), name=f"night-batch script of {flow_name}")
         with _signals_cancel(loop, task, received):
             try:
-                return loop.run_until_complete(task)
+                result = loop.run_until_complete(task)
             except asyncio.CancelledError:
                 if not received:
                     raise
+            else:
+                if not received:  # else the work had ended before it could be cancelled, and the script is to stop all the same
+                    return result
         if received[0] == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(128 + received[0])

@@ -28,7 +28,7 @@ def to_moment(when: datetime | None) -> int | None:
 
 def encode_logs(entries: list[tuple[int, int, str]], codec: ValueCodec) -> str | None:
     """The text of an attempt's log lines, each `[moment, level, message]`."""
-    return codec.encode([list(entry) for entry in entries], "logs") if entries else None
+    return codec.encode_unlimited([list(entry) for entry in entries], "logs") if entries else None
 
 
 def decode_logs(text: str | None, codec: ValueCodec) -> list[LogEntry]:
@@ -62,6 +62,7 @@ def task_instance(record: TaskRecord, codec: ValueCodec) -> TaskInstance:
         next_attempt_at=to_datetime(record.due),
         interruptions=record.interruptions,
         logs=decode_logs(record.logs, codec),
+        crashes=record.crashes,
     )
 
 
@@ -77,6 +78,8 @@ def task_record(task: TaskInstance, run_id: str, position: int, codec: ValueCode
     """
     output = task.output
     logs = [(to_moment(entry.at) or 0, entry.level, entry.message) for entry in task.logs]
+    # The limit holds for each output and each param; what a subflow gets and gives may be made of several.
+    encode_output = codec.encode if task.type == TaskType.TASK else codec.encode_unlimited
     return TaskRecord(
         run_id=run_id,
         task_id=task.task_id,
@@ -86,11 +89,12 @@ def task_record(task: TaskInstance, run_id: str, position: int, codec: ValueCode
         attempts=task.try_number + 1 if task.start_date is not None else 0,
         try_number=task.try_number,
         interruptions=task.interruptions,
+        crashes=task.crashes,
         started=to_moment(task.start_date),
         ended=to_moment(task.end_date),
         due=to_moment(task.next_attempt_at),
-        input=None if task.input_json is None else codec.encode(task.input_json, "input_json", task.task_id),
-        output=None if output is None else codec.encode(output, "output_json", task.task_id),
+        input=None if task.input_json is None else codec.encode_unlimited(task.input_json, "input_json", task.task_id),
+        output=None if output is None else encode_output(output, "output_json", task.task_id),
         error=_clean(task.error),
         reason=_clean(task.reason),
         logs=encode_logs(logs, codec),

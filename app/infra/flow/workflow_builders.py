@@ -9,6 +9,8 @@ from .definitions import Dependencies, SubflowParams, TaskFunction
 from .errors import ParallelError
 from .flow import AsyncFlow
 from .models import TaskType
+from .redaction import Redact
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt
 from .store import Store
 
 
@@ -18,10 +20,11 @@ class FlowBuilder:
     Args:
         flow_name: the flow's name.
         store: where its runs live; a `MemoryStore` if none is given.
+        redact: as for `AsyncFlow`.
     """
 
-    def __init__(self, flow_name: str, store: Store | None = None) -> None:
-        self._flow = AsyncFlow(flow_name, store)
+    def __init__(self, flow_name: str, store: Store | None = None, *, redact: Redact | None = None) -> None:
+        self._flow = AsyncFlow(flow_name, store, redact=redact)
         self._parallel: list[tuple[str, ...]] = []
 
     def __repr__(self) -> str:
@@ -36,6 +39,8 @@ class FlowBuilder:
         max_retries: int = 0,
         retry_delay: float | timedelta | None = None,
         task_type: TaskType | str | None = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
     ) -> FlowBuilder:
         """Add a task; see `AsyncFlow.add_task_definition`."""
         self._flow.add_task_definition(
@@ -45,6 +50,8 @@ class FlowBuilder:
             dependencies=depends_on,
             max_retries=max_retries,
             retry_delay=retry_delay,
+            max_interruptions=max_interruptions,
+            on_interrupt=on_interrupt,
         )
         return self
 
@@ -57,6 +64,8 @@ class FlowBuilder:
         max_retries: int = 0,
         retry_delay: float | timedelta | None = None,
         params: SubflowParams = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
     ) -> FlowBuilder:
         """Add a nested flow; see `AsyncFlow.add_subflow_definition`."""
         self._flow.add_subflow_definition(
@@ -66,6 +75,8 @@ class FlowBuilder:
             max_retries=max_retries,
             retry_delay=retry_delay,
             params=params,
+            max_interruptions=max_interruptions,
+            on_interrupt=on_interrupt,
         )
         return self
 
@@ -102,6 +113,6 @@ class FlowBuilder:
                 for downstream in task_ids:
                     if upstream != downstream and graph.is_upstream(upstream, of=downstream):
                         raise ParallelError(self._flow.flow_name, upstream, downstream)
-        built = AsyncFlow(self._flow.flow_name, self._flow.store)
+        built = AsyncFlow(self._flow.flow_name, self._flow.store, redact=self._flow.definition.redact)
         built.definition.copy_from(self._flow.definition)
         return built

@@ -13,6 +13,7 @@ pytest.register_assert_rewrite(f"{__name__.rpartition('.__tests__')[0]}.testing.
 
 from .. import (  # noqa: E402 - the rewrite has to be registered before the first import
     AsyncFlow,
+    Changes,
     Context,
     Event,
     JsonStore,
@@ -54,6 +55,23 @@ def make_store(kind: str, folder: Path) -> Store:
     if kind == "sqlite":
         return SQLiteStore(folder / "runs.db")
     return JsonStore(folder / "runs") if kind == "json" else MemoryStore()
+
+
+def around_commits(store: Store, around: Callable[[Callable[[], None], Changes], None]) -> Callable[[], None]:
+    """Have every commit of a store made by `around(commit, changes)`, on the event loop; what is returned puts it right again."""
+    commit = store.commit
+
+    def instead(changes: Changes) -> bool:
+        around(lambda: commit(changes), changes)
+        return True
+
+    changed: Any = store
+    changed.commit = changed.commit_at_once = instead
+
+    def undo() -> None:
+        del changed.commit, changed.commit_at_once
+
+    return undo
 
 
 @pytest.fixture

@@ -188,6 +188,27 @@ def the_standard_library_is_all_there_is(tree: Tree) -> Iterator[str]:
                     yield f"{room}:{found.line} imports {found.module}"
 
 
+def nobody_waits_with_wait_for(tree: Tree) -> Iterator[str]:
+    """Up to Python 3.11 it can lose a cancellation: https://github.com/python/cpython/issues/86296."""
+    for room, code in tree.rooms.items():
+        if not room.startswith("__tests__/"):
+            yield from (f"{room}:{found.line} imports wait_for" for found in tree.imports[room] if found.name == "wait_for")
+            for node in ast.walk(code):
+                if isinstance(node, ast.Attribute) and ast.unparse(node) == "asyncio.wait_for":
+                    yield f"{room}:{node.lineno} asyncio.wait_for"
+
+
+def nothing_of_a_file_is_executed(tree: Tree) -> Iterator[str]:
+    for room, code in tree.rooms.items():
+        if not room.startswith("__tests__/"):
+            for found in tree.imports[room]:
+                if found.target.partition(".")[0] in ("pickle", "marshal", "shelve", "dill"):
+                    yield f"{room}:{found.line} imports {found.target}"
+            for node in ast.walk(code):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec", "compile"):
+                    yield f"{room}:{node.lineno} {node.func.id}"
+
+
 Rule = Callable[[Tree], Iterator[str]]
 RULES: list[Rule] = [
     pure_rooms_know_no_world,
@@ -202,6 +223,8 @@ RULES: list[Rule] = [
     no_import_is_hidden_in_a_call,
     imports_inside_the_folder_are_relative_and_stay_inside,
     the_standard_library_is_all_there_is,
+    nobody_waits_with_wait_for,
+    nothing_of_a_file_is_executed,
 ]
 
 
@@ -332,6 +355,11 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
         "tools/page:2 imports rich",
     ),
     (the_standard_library_is_all_there_is, "store.py", "import pytest", "store:1 imports pytest"),
+    (nobody_waits_with_wait_for, "flow.py", "import asyncio\nwait = asyncio.wait_for", "flow:2 asyncio.wait_for"),
+    (nobody_waits_with_wait_for, "executors.py", "from asyncio import wait_for as w\nw()", "executors:1 imports wait_for"),
+    (nothing_of_a_file_is_executed, "store.py", "from pickle import loads", "store:1 imports pickle"),
+    (nothing_of_a_file_is_executed, "testing/contract.py", "import shelve", "testing/contract:1 imports shelve"),
+    (nothing_of_a_file_is_executed, "views.py", "import re\nre.compile('a')\neval('1')", "views:3 eval"),
 ]
 
 

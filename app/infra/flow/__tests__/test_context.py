@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from enum import IntEnum
 from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, Store, TaskInstance
-from .conftest import FakeClock, outputs_of, returns, run
+from .. import AsyncFlow, Context, MemoryStore, Store, TaskInstance, ValueCodec
+from ..context import MAX_LOG_LINE, MAX_LOG_LINES, MAX_LOG_SIZE
+from .conftest import FakeClock, flaky, outputs_of, returns, run
 
 
 async def test_log_goes_to_the_flows_logger_with_the_facts_on_the_record(
@@ -54,6 +56,131 @@ async def test_logs_of_a_failed_task_are_kept(flow: AsyncFlow) -> None:
         raise ValueError
 
     assert [entry.message for entry in (await run(flow)).tasks["only"].logs] == ["last words"]
+
+
+async def test_lines_beyond_what_an_attempt_keeps_go_to_the_logger_and_are_counted(
+    flow: AsyncFlow, caplog: pytest.LogCaptureFixture
+) -> None:
+    @flow.task
+    def talks(ctx: Context) -> None:
+        for number in range(MAX_LOG_LINES + 3):
+            ctx.log(number)
+
+    with caplog.at_level(logging.INFO, logger="night_batch.test_flow"):
+        done = await run(flow)
+    assert len(caplog.records) == MAX_LOG_LINES + 3
+    *kept, last = done.tasks["talks"].logs
+    assert [entry.message for entry in kept] == [str(number) for number in range(MAX_LOG_LINES)]
+    assert last.message == "... 3 more lines were left out here; the logger got them all"
+    assert last.level == logging.WARNING
+
+
+async def test_a_long_line_keeps_its_ends_and_long_lines_together_are_bounded_too(flow: AsyncFlow) -> None:
+    @flow.task
+    async def talks(ctx: Context) -> None:
+        ctx.log("first " + "x" * 2**21 + " last")
+        for _ in range(20):
+            ctx.log("y" * MAX_LOG_LINE)
+        ctx.log("short")
+
+    *kept, last = (await run(flow)).tasks["talks"].logs
+    assert kept[0].message.startswith("first x")
+    assert kept[0].message.endswith("x last")
+    assert "characters left out" in kept[0].message
+    assert len(kept) == MAX_LOG_SIZE // MAX_LOG_LINE - 1
+    assert sum(len(entry.message) for entry in kept) <= MAX_LOG_SIZE
+    assert last.message.startswith("... 7 more lines were left out"), "a gap is told once, at its place"
+
+
+async def test_logs_are_kept_however_small_the_limit_of_values_is() -> None:
+    flow = AsyncFlow("flow", MemoryStore(codec=ValueCodec(max_size=10)))
+
+    @flow.task
+    async def talks(ctx: Context) -> str:
+        ctx.log("more than ten characters")
+        return "more than ten characters"
+
+    task = (await run(flow)).tasks["talks"]
+    assert task.reason is not None
+    assert "the limit is 10" in task.reason
+    assert [entry.message for entry in task.logs] == ["more than ten characters"]
+
+
+class Level(IntEnum):
+    LOUD = 35
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Speaks:
+    def __str__(self) -> str:
+        return Text("spoken")
+
+
+async def test_a_line_is_kept_as_bare_text_and_number_whatever_it_was_made_of(flow: AsyncFlow) -> None:
+    @flow.task
+    async def talks(ctx: Context) -> None:
+        ctx.log(Text("one"), Level.LOUD)
+        ctx.log(Speaks())
+
+    done = await run(flow)
+    assert done.state == "success"
+    assert [(entry.level, entry.message) for entry in done.tasks["talks"].logs] == [(35, "one"), (20, "spoken")]
+
+
+@pytest.mark.parametrize("level", ["INFO", None, 1.5, object()], ids=lambda level: type(level).__name__)
+async def test_a_level_that_is_none_fails_the_task_and_says_what_one_is(flow: AsyncFlow, level: Any) -> None:
+    flow.add_task_definition("talks", lambda ctx: ctx.log("x", level))
+    reason = (await run(flow)).tasks["talks"].reason
+    assert reason is not None
+    assert "Task 'talks': level=" in reason
+    assert "logging.INFO" in reason
+
+
+async def test_the_logger_gets_no_escape_sequences_and_the_store_the_text_as_it_is(
+    flow: AsyncFlow, caplog: pytest.LogCaptureFixture
+) -> None:
+    line = "50%\r100%\x1b[2J\u202e txt.exe \udce9\n\tnext"
+    flow.add_task_definition("talks", lambda ctx: ctx.log(line))
+    with caplog.at_level(logging.INFO, logger="night_batch.test_flow"):
+        done = await run(flow)
+    assert caplog.records[0].getMessage() == "50%\\r100%\\x1b[2J\\u202e txt.exe \\udce9\n\tnext"
+    assert [entry.message for entry in done.tasks["talks"].logs] == [line]
+
+
+# --- the idempotency key ---
+
+
+async def test_the_idempotency_key_is_the_same_at_every_attempt_of_a_task_in_a_run(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    keys: list[str] = []
+    fails = flaky(1)
+
+    async def charge(ctx: Context) -> Any:
+        keys.append(ctx.idempotency_key)
+        return await fails(ctx)
+
+    flow.add_task_definition("charge", charge, max_retries=1)
+    flow.add_task_definition("other", lambda ctx: ctx.idempotency_key)
+    done = await flow.run_until_complete(flow.init_run(run_id="2026-11-23"))
+    again = AsyncFlow("test_flow", store)
+    again.add_task_definition("charge", charge)
+    again.add_task_definition("other", lambda ctx: ctx.idempotency_key)
+    await again.retry(done.id, "charge")
+    assert keys == ["2026-11-23/charge"] * 3
+    assert outputs_of(done)["other"] == "2026-11-23/other"
+
+
+async def test_no_two_tasks_or_runs_share_an_idempotency_key() -> None:
+    """A task id holds no slash, so the last one parts the two, whatever the run id holds."""
+    keys: list[str] = []
+    child = AsyncFlow("child").add_task_definition("b", lambda ctx: keys.append(ctx.idempotency_key))
+    flow = AsyncFlow("flow").add_subflow_definition("a", child).add_task_definition("b", child.definition.get("b").function)  # type: ignore[arg-type]
+    for run_id in ("a", "a/a"):
+        await flow.run_until_complete(flow.init_run(run_id=run_id))
+    assert len(set(keys)) == 4
 
 
 async def test_the_run_shows_the_tasks_as_they_stand(flow: AsyncFlow) -> None:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any, NoReturn
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, ExecutionState, MemoryStore, RunFailedError, StoreError, TaskSkipped, TaskSucceeded
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    ExecutionState,
+    MemoryStore,
+    RunFailedError,
+    Store,
+    StoreError,
+    TaskSkipped,
+    TaskSucceeded,
+    ValueCodec,
+    ValueTooLargeError,
+)
 from .conftest import Effects, events_of, fails, returns, run, states_of
 
 
@@ -53,6 +67,35 @@ class Odd(BaseException):
     pass
 
 
+class Unpicklable(Exception):
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("cannot pickle it")
+
+
+class Nameless(type):
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__qualname__":
+            raise RuntimeError("not even a name")
+        return super().__getattribute__(name)
+
+
+class Broken(Exception, metaclass=Nameless):
+    pass
+
+
+class Text(str):
+    def strip(self, *args: object) -> NoReturn:
+        raise RuntimeError("not even text")
+
+
+class Sly(Exception):
+    def __str__(self) -> str:
+        return Text("looks like text")
+
+
 def raising(error: BaseException | type[BaseException]) -> Any:
     def task(ctx: Context) -> NoReturn:
         raise error
@@ -78,9 +121,12 @@ def async_raising(error: BaseException | type[BaseException]) -> Any:
         StopIteration(1),
         StopAsyncIteration(),
         Unprintable(),
+        Unpicklable(),
+        Broken(),
+        Sly(),
         asyncio.CancelledError(),
     ],
-    ids=lambda error: error.__name__ if isinstance(error, type) else type(error).__name__,
+    ids=lambda error: error.__name__ if isinstance(error, type) else str(type(error)).split(".")[-1].strip("<>'"),
 )
 async def test_whatever_a_task_raises_is_its_own_failure(flow: AsyncFlow, make: Any, error: Any) -> None:
     flow.add_task_definition("bad", make(error))
@@ -154,6 +200,56 @@ async def test_a_task_may_return_a_state(flow: AsyncFlow) -> None:
     flow.add_task_definition("only", lambda ctx: ctx.run.state)
     output = (await run(flow)).tasks["only"].output_json
     assert output is ExecutionState.RUNNING
+
+
+class Posing:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise RuntimeError("nobody asks for my class")
+
+
+@pytest.mark.parametrize("make", [lambda: Posing(), lambda: {Posing(): Posing()}], ids=["alone", "inside"])
+async def test_a_value_that_breaks_when_it_is_looked_at_fails_its_task_alone(flow: AsyncFlow, make: Any) -> None:
+    async def returned(ctx: Context) -> Any:
+        return make()
+
+    flow.add_task_definition("in_thread", lambda ctx: make())
+    flow.add_task_definition("on_loop", returned)
+    done = await asyncio.wait_for(run(flow), 30)
+    assert states_of(done) == {"in_thread": "failed", "on_loop": "failed"}
+    for task in done.tasks.values():
+        assert "UnstorableValueError" in (task.reason or "")
+
+
+@pytest.mark.parametrize("make", [lambda size: "x" * size, lambda size: ["x"] * (size // 4), lambda size: b"x" * (size // 2)])
+async def test_an_output_beyond_the_limit_fails_the_task_and_says_what_to_do(make: Any) -> None:
+    flow = AsyncFlow("flow", MemoryStore(codec=ValueCodec(max_size=1000)))
+    flow.add_task_definition("fits", lambda ctx: make(900))
+    flow.add_task_definition("large", lambda ctx: make(1100))
+    done = await run(flow)
+    assert states_of(done) == {"fits": "success", "large": "failed"}
+    reason = done.tasks["large"].reason or ""
+    assert "ValueTooLargeError: Task 'large': output is of type" in reason
+    assert "the limit is 1,000" in reason
+    assert "return its path, or raise the limit" in reason
+
+
+def test_a_param_beyond_the_limit_is_refused_by_its_name_before_a_run_exists() -> None:
+    flow = AsyncFlow("flow", MemoryStore(codec=ValueCodec(max_size=1000)))
+    flow.add_task_definition("only", returns(1))
+    with pytest.raises(ValueTooLargeError, match=r'^params\["rows"\]'):
+        flow.init_run({"fits": "x" * 900, "rows": "x" * 1100})
+    assert flow.store.list_runs() == []
+    flow.init_run({"fits": "x" * 900, "too": "x" * 900})
+
+
+async def test_a_failure_of_excessive_length_is_stored_with_both_its_ends(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("loud", fails("begin " + "x" * 2**20 + " end"))
+    error = store.load((await run(flow)).id).tasks["loud"].error or ""
+    assert "Traceback" in error[:200]
+    assert error.endswith(" end\n")
+    assert "characters left out" in error
+    assert len(error) < 300_000
 
 
 async def test_a_coroutine_that_nobody_awaited_is_explained(flow: AsyncFlow) -> None:

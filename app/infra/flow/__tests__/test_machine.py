@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -25,6 +25,7 @@ from .. import (
     TaskSkipped,
     TaskStarted,
     TaskSucceeded,
+    TaskType,
 )
 from ..graph import Graph
 from ..machine import RUN_EDGES, TASK_EDGES, Edge, RunMachine, Step
@@ -49,6 +50,7 @@ class Given:
         states: Mapping[str, ExecutionState] | None = None,
         policy: RetryPolicy = NO_RETRY,
         run_state: ExecutionState = SCHEDULED,
+        kept: Callable[[Failure], Failure] = lambda failure: failure,
     ) -> None:
         self.run = RunRecord("run-1", "nightly", "{}", "", NOW, run_state)
         known = {**dict.fromkeys(upstream, SCHEDULED), **(states or {})}
@@ -56,7 +58,8 @@ class Given:
             task_id: TaskRecord("run-1", task_id, position, state=state)
             for position, (task_id, state) in enumerate(known.items())
         }
-        self.machine = RunMachine(Graph(upstream), self.run, self.tasks.values(), dict.fromkeys(known, policy))
+        self.policies = dict.fromkeys(known, policy)
+        self.machine = RunMachine(Graph(upstream), self.run, self.tasks.values(), self.policies, kept)
 
     def begin(self, now: int = NOW) -> Step:
         step = Step()
@@ -530,6 +533,173 @@ def test_a_run_that_has_ended_is_not_interrupted_any_more() -> None:
     assert given.run.state is SUCCESS
     assert not step
     assert not step.events
+
+
+# --- how many interruptions a task may have ---
+
+FRAGILE = RetryPolicy(max_interruptions=2)
+ONCE = RetryPolicy(max_retries=9, on_interrupt="fail")
+
+
+def die(given: Given, *task_ids: str) -> Step:
+    """The process dies while these tasks run; the next one begins the run again."""
+    given.start(*task_ids)
+    return given.begin()
+
+
+def test_a_task_in_which_the_process_dies_again_and_again_fails_at_the_last_death_of_its_budget() -> None:
+    given = Given({"a": (), "b": ("a",), "other": ()}, policy=FRAGILE)
+    given.begin()
+    assert ready(die(given, "a")) == ["a", "other"]
+    assert (given.tasks["a"].crashes, given.tasks["a"].interruptions) == (1, 1)
+    step = die(given, "a")
+    record = given.tasks["a"]
+    assert given.states() == {"a": FAILED, "b": SKIPPED, "other": SCHEDULED}
+    assert (record.crashes, record.interruptions, record.failures) == (2, 2, 0)
+    assert record.reason == "TaskInterrupted: its process died or lost the run 2 times while it ran (max_interruptions=2)"
+    assert record.error is not None
+    assert "flow.retry(" in record.error
+    assert given.tasks["b"].reason == "upstream task 'a' failed"
+    assert ready(step) == ["other"]
+    assert told(step) == [TaskFailed, RunStarted, TaskSkipped]
+    (attempt,) = step.changes.attempts
+    assert (attempt.number, attempt.result, attempt.reason) == (2, AttemptResult.INTERRUPTED, record.reason)
+    given.start("other")
+    assert told(given.succeeded("other")) == [TaskSucceeded, RunFinished]
+    assert given.run.state is FAILED
+
+
+def test_five_deaths_are_the_budget_unless_the_task_says_otherwise() -> None:
+    given = Given({"a": ()})
+    given.begin()
+    deaths = 0
+    while given.tasks["a"].state is SCHEDULED:
+        die(given, "a")
+        deaths += 1
+    assert deaths == 5
+
+
+def test_a_run_whose_last_task_fails_by_its_budget_ends_in_the_step_in_which_it_begins() -> None:
+    given = Given({"done": (), "a": ("done",)}, {"done": SUCCESS}, RetryPolicy(max_interruptions=1))
+    given.begin()
+    step = die(given, "a")
+    assert (given.run.state, step.finished) == (FAILED, [given.machine])
+    assert told(step) == [TaskFailed, RunStarted, RunFinished]
+    assert given.tasks["a"].reason is not None
+    assert "died or lost the run once while" in given.tasks["a"].reason
+
+
+def test_everything_that_ran_when_the_process_died_counts_it() -> None:
+    given = Given({"a": (), "b": (), "c": ()}, policy=FRAGILE)
+    given.begin()
+    die(given, "a", "b")
+    assert [record.crashes for record in given.tasks.values()] == [1, 1, 0]
+
+
+def test_being_stopped_in_an_orderly_way_costs_nothing_of_the_budget() -> None:
+    given = Given({"a": ()}, policy=RetryPolicy(max_interruptions=1))
+    for _ in range(3):
+        given.begin()
+        given.start("a")
+        given.interrupt()
+    given.begin()
+    given.start("a")
+    given.machine.interrupted(Step(), given.tasks["a"], NOW)
+    assert (given.tasks["a"].state, given.tasks["a"].interruptions, given.tasks["a"].crashes) == (SCHEDULED, 4, 0)
+
+
+def test_deaths_use_up_no_retry_and_failures_nothing_of_the_budget() -> None:
+    given = Given({"a": ()}, policy=RetryPolicy(max_retries=1, max_interruptions=3))
+    given.begin()
+    die(given, "a")
+    given.start("a")
+    assert told(given.failed("a")) == [TaskRetryScheduled]
+    die(given, "a")
+    assert given.tasks["a"].crashes == 2
+    given.start("a")
+    assert told(given.failed("a")) == [TaskFailed, RunFinished]
+
+
+def test_a_manual_retry_gives_the_whole_budget_back_and_leaves_the_history_as_it_was() -> None:
+    given = Given({"a": ()}, policy=FRAGILE)
+    given.begin()
+    die(given, "a")
+    die(given, "a")
+    step = given.reset("a")
+    assert {attempt.result for attempt in step.changes.attempts} == {AttemptResult.INTERRUPTED}
+    assert given.tasks["a"] == TaskRecord("run-1", "a", 0, attempts=2)
+    given.begin()
+    die(given, "a")
+    assert (given.tasks["a"].state, given.tasks["a"].crashes) == (SCHEDULED, 1)
+
+
+def test_a_manual_retry_of_what_a_dead_process_left_behind_asks_for_no_budget() -> None:
+    given = Given({"a": ()}, {"a": RUNNING}, RetryPolicy(max_interruptions=1), run_state=RUNNING)
+    given.reset("a")
+    assert (given.tasks["a"].state, given.tasks["a"].crashes) == (SCHEDULED, 0)
+
+
+def test_a_subflow_whose_run_was_begun_is_put_back_however_often_and_one_that_makes_its_params_is_not() -> None:
+    given = Given({"sub": (), "params": ()}, {"sub": RUNNING, "params": RUNNING}, ONCE, run_state=RUNNING)
+    for record in given.tasks.values():
+        record.type, record.crashes = TaskType.FLOW, 10
+    given.tasks["sub"].child_run_id = "child"
+    step = given.begin()
+    assert given.states() == {"sub": SCHEDULED, "params": FAILED}
+    assert ready(step) == ["sub"]
+    assert given.tasks["sub"].crashes == 10
+
+
+@pytest.mark.parametrize("ending", ["death", "stop", "stop of the run"])
+def test_a_task_that_must_not_run_twice_fails_at_its_first_interruption_of_any_kind(ending: str) -> None:
+    given = Given({**CHAIN, "other": ()}, policy=ONCE)
+    given.begin()
+    given.start("a", "other")
+    given.succeeded("other")
+    step = Step()
+    if ending == "death":
+        step = given.begin()
+    elif ending == "stop":
+        given.machine.interrupted(step, given.tasks["a"], NOW, "[]")
+    else:
+        step = given.interrupt()
+        assert given.run.state is SCHEDULED, "a run does not end by being stopped"
+        assert given.states() == {"a": FAILED, "b": SCHEDULED, "c": SCHEDULED, "other": SUCCESS}
+        given.begin()
+    record = given.tasks["a"]
+    what = "process died or lost the run" if ending == "death" else "run was stopped"
+    assert record.reason == f'TaskInterrupted: its {what} while it ran, and on_interrupt="fail" forbids to run it again by itself'
+    assert given.states() == {"a": FAILED, "b": SKIPPED, "c": SKIPPED, "other": SUCCESS}
+    assert given.run.state is FAILED
+    assert [attempt.result for attempt in step.changes.attempts] == [AttemptResult.INTERRUPTED]
+    assert TaskFailed in told(step)
+    assert TaskInterrupted not in told(step), "an attempt has one end"
+
+
+def test_a_task_that_must_not_run_twice_may_fail_and_be_tried_again() -> None:
+    given = Given({"a": ()}, policy=ONCE)
+    given.begin()
+    given.start("a")
+    assert told(given.failed("a")) == [TaskRetryScheduled]
+
+
+def test_a_gone_task_that_ran_when_the_process_died_needs_no_policy() -> None:
+    given = Given({"a": ()}, {"gone": RUNNING}, run_state=RUNNING)
+    del given.policies["gone"]
+    assert ready(given.begin()) == ["a"]
+    assert given.tasks["gone"].state is SCHEDULED
+
+
+# --- what is kept of a failure ---
+
+
+def test_a_failure_is_stored_and_told_as_whoever_keeps_it_makes_it() -> None:
+    given = Given({"a": ()}, kept=lambda failure: Failure("Kept", failure.message.upper(), "..."))
+    given.begin()
+    given.start("a")
+    step = given.failed("a")
+    assert (given.tasks["a"].error, given.tasks["a"].reason) == ("...", "Kept: BOOM")
+    assert TaskFailed("nightly", "run-1", NOW, "a", 0, "Kept: BOOM") in step.events
 
 
 # --- manual retry ---

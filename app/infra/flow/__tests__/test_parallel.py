@@ -139,6 +139,17 @@ async def test_functions_that_wait_for_a_thread_do_not_hold_up_coroutines(flow: 
     assert (await run(flow)).state == "success"
 
 
+async def test_functions_run_though_other_code_has_filled_the_loops_own_threads(flow: AsyncFlow) -> None:
+    loop, released = asyncio.get_running_loop(), threading.Event()
+    others = [loop.run_in_executor(None, released.wait, 30) for _ in range(100)]
+    flow.add_task_definition("only", lambda ctx: "done")
+    try:
+        assert outputs_of(await asyncio.wait_for(run(flow), 20)) == {"only": "done"}
+    finally:
+        released.set()
+        await asyncio.gather(*others)
+
+
 async def test_no_thread_outlives_the_run(flow: AsyncFlow) -> None:
     before = {thread.name for thread in threading.enumerate() if thread.name.startswith("night-batch")}
     flow.add_task_definition("only", lambda ctx: None)

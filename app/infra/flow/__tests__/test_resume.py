@@ -28,7 +28,20 @@ from .. import (
     UnknownTaskError,
     WorkflowRun,
 )
-from .conftest import STORE_KINDS, Effects, FakeClock, events_of, fails, flaky, make_store, outputs_of, returns, run, states_of
+from .conftest import (
+    STORE_KINDS,
+    Effects,
+    FakeClock,
+    around_commits,
+    events_of,
+    fails,
+    flaky,
+    make_store,
+    outputs_of,
+    returns,
+    run,
+    states_of,
+)
 
 PACKAGE = __package__.rpartition(".")[0] if __package__ else ""
 ROOT = Path(__file__).parents[PACKAGE.count(".") + 2]
@@ -38,30 +51,28 @@ class Crash(BaseException):
     """The process is gone: nothing after it happens."""
 
 
-def crash_at(store: Store, number: int, before: bool) -> Store:
-    """Have the commit of that number (from 1) crash, before or after it was done; every later one too."""
-    commit, count = store.commit, 0
+def crash_at(store: Store, number: int, before: bool) -> Callable[[], None]:
+    """Have the commit of that number (from 1) crash, before or after it was done; every later one too. Returns what undoes it."""
+    count = 0
 
-    def crashing(changes: Changes) -> None:
+    def crashing(commit: Callable[[], None], changes: Changes) -> None:
         nonlocal count
         count += 1
         if count > number or (count == number and before):
             raise Crash
-        commit(changes)
+        commit()
         if count == number:
             raise Crash
 
-    store.commit = crashing  # type: ignore[method-assign]
-    return store
+    return around_commits(store, crashing)
 
 
 async def crash(flow: AsyncFlow, run_id: str, number: int, **options: Any) -> None:
     """Drive a run until the process is gone after the commit of that number; the store is well again afterwards."""
-    commit = flow.store.commit
-    crash_at(flow.store, number, before=False)
+    undo = crash_at(flow.store, number, before=False)
     with pytest.raises(Crash):
         await flow.run_until_complete(run_id, **options)
-    flow.store.commit = commit  # type: ignore[method-assign]
+    undo()
 
 
 def pipeline(store: Store, effects: Effects) -> AsyncFlow:
@@ -119,8 +130,8 @@ async def test_a_crash_at_any_commit_loses_nothing_and_repeats_nothing_that_was_
         folder = tmp_path / str(number)
         folder.mkdir()
         store, effects = make_store(kind, folder), Effects()
-        original = store.commit
-        flow = pipeline(crash_at(store, number, before), effects)
+        undo = crash_at(store, number, before)
+        flow = pipeline(store, effects)
         run_id = flow.init_run({"user": "alice"})
         try:
             await flow.run_until_complete(run_id)
@@ -130,7 +141,7 @@ async def test_a_crash_at_any_commit_loses_nothing_and_repeats_nothing_that_was_
             store.close()
             break
         if kind == "memory":
-            store.commit = original  # type: ignore[method-assign]
+            undo()
         else:
             store.close()
             store = make_store(kind, folder)
@@ -397,19 +408,84 @@ def test_a_loop_that_shuts_down_interrupts_the_run_in_its_background(tmp_path: P
     assert go("go").endswith("success\n")
 
 
-async def test_a_run_cannot_be_driven_from_two_event_loops(flow: AsyncFlow) -> None:
-    began, go_on = asyncio.Event(), asyncio.Event()
+async def test_a_call_in_another_thread_joins(store: Store) -> None:
+    flow, began, go_on, joined = AsyncFlow("flow", store), asyncio.Event(), asyncio.Event(), threading.Event()
+    runs = 0
+
+    @flow.task
+    async def only(ctx: Context) -> str:
+        nonlocal runs
+        runs += 1
+        began.set()
+        await go_on.wait()
+        return "done"
+
+    run_id, running = await started(flow, began)
+
+    async def join() -> WorkflowRun:
+        asyncio.get_running_loop().call_later(0.01, joined.set)
+        return await flow.run_until_complete(run_id)
+
+    other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(join())))
+    await asyncio.to_thread(joined.wait, 30)
+    go_on.set()
+    assert outputs_of(await other) == outputs_of(await running) == {"only": "done"}
+    assert runs == 1
+
+
+async def test_when_the_thread_that_drives_is_cancelled_the_one_that_joined_goes_on(store: Store) -> None:
+    flow, began, joined = AsyncFlow("flow", store), asyncio.Event(), threading.Event()
+    begun = threading.Event()
+
+    @flow.task
+    async def only(ctx: Context) -> str:
+        if not begun.is_set():
+            begun.set()
+            began.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    run_id, running = await started(flow, began)
+
+    async def join() -> WorkflowRun:
+        asyncio.get_running_loop().call_later(0.01, joined.set)
+        return await flow.run_until_complete(run_id)
+
+    other = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(join())))
+    await asyncio.to_thread(joined.wait, 30)
+    drive = next(task for task in asyncio.all_tasks() if task.get_name() == f"night-batch run {run_id}")
+    drive.cancel()  # as a loop that shuts down does
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert outputs_of(await other) == {"only": "done"}
+
+
+async def test_a_call_in_another_thread_that_is_the_last_to_be_cancelled_stops_the_run(store: Store) -> None:
+    flow, began = AsyncFlow("flow", store), asyncio.Event()
 
     @flow.task
     async def only(ctx: Context) -> None:
         began.set()
-        await go_on.wait()
+        await asyncio.Event().wait()
 
     run_id, running = await started(flow, began)
-    with pytest.raises(RunActiveError):
-        await asyncio.to_thread(lambda: asyncio.run(flow.run_until_complete(run_id)))
-    go_on.set()
-    await running
+
+    async def join() -> None:
+        joined = asyncio.ensure_future(flow.run_until_complete(run_id))
+        await asyncio.sleep(0.05)
+        asyncio.run_coroutine_threadsafe(stop_the_first(), loop).result(30)
+        joined.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await joined
+
+    async def stop_the_first() -> None:
+        running.cancel()
+        await asyncio.wait([running])
+
+    loop = asyncio.get_running_loop()
+    await asyncio.wait_for(asyncio.to_thread(lambda: asyncio.run(join())), 30)
+    assert store.load(run_id).state == "scheduled"
+    assert states_of(store.load(run_id)) == {"only": "scheduled"}
 
 
 async def test_a_thread_that_comes_back_after_the_run_was_given_up_changes_nothing(store: Store) -> None:
@@ -681,10 +757,9 @@ def test_a_run_whose_loop_was_closed_under_it_can_be_continued(flow: AsyncFlow) 
     run_id = flow.init_run()
     loop = asyncio.new_event_loop()
     abandoned = loop.create_task(flow.run_until_complete(run_id))
-    for _ in range(5):
-        loop.run_until_complete(asyncio.sleep(0))
+    while not begun:
+        loop.run_until_complete(asyncio.sleep(0.001))
     loop.close()
-    assert begun
     assert outputs_of(asyncio.run(flow.run_until_complete(run_id))) == {"only": "done"}
     del abandoned
 

@@ -9,7 +9,15 @@ import pytest
 
 from .. import InvalidOptionError, RetryPolicy
 from ..graph import Graph
-from ..retry_manager import MAX_DELAY, NO_RETRY, next_delay, retry_policy, tasks_to_reset
+from ..retry_manager import (
+    MAX_DELAY,
+    NO_RETRY,
+    failed_by_interruption,
+    failure_by_interruption,
+    next_delay,
+    retry_policy,
+    tasks_to_reset,
+)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +70,53 @@ def test_a_delay_that_makes_no_sense_is_refused_by_name(retry_delay: Any) -> Non
     with pytest.raises(InvalidOptionError, match=r"^Task 'load': retry_delay=.* is not usable; it must be ") as caught:
         retry_policy(1, retry_delay, "load")
     assert caught.value.value is retry_delay
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True, "5", None])
+def test_a_budget_of_interruptions_that_makes_no_sense_is_refused_by_name(count: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r"^Task 'load': max_interruptions=.* must be a whole number from 1 on\.$"):
+        retry_policy(0, None, "load", count)
+
+
+@pytest.mark.parametrize("word", ["ignore", "", None, True, ["fail"], "FAIL"])
+def test_what_an_interruption_does_is_one_of_two_words(word: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r"""^Task 'load': on_interrupt=.* must be "retry" or "fail"\.$"""):
+        retry_policy(0, None, "load", on_interrupt=word)
+
+
+def test_what_an_interruption_does_is_part_of_the_policy() -> None:
+    assert retry_policy(max_interruptions=1) == RetryPolicy(max_interruptions=1)
+    assert retry_policy(2, 5, "load", 7, "fail") == RetryPolicy(2, 5.0, 7, "fail")
+    assert retry_policy() is NO_RETRY
+
+
+@pytest.mark.parametrize(
+    ("policy", "crashes", "died", "fails"),
+    [
+        (NO_RETRY, 4, True, False),
+        (NO_RETRY, 5, True, True),
+        (NO_RETRY, 6, True, True),  # the budget was lowered meanwhile
+        (NO_RETRY, 5, False, False),
+        (RetryPolicy(max_interruptions=1), 1, True, True),
+        (RetryPolicy(max_retries=9), 5, True, True),
+        (RetryPolicy(on_interrupt="fail"), 1, True, True),
+        (RetryPolicy(on_interrupt="fail"), 0, False, True),
+    ],
+)
+def test_an_interruption_fails_the_task_when_the_budget_is_used_up_or_nothing_may_run_twice(
+    policy: RetryPolicy, crashes: int, died: bool, fails: bool
+) -> None:
+    failure = failure_by_interruption(policy, crashes, died)
+    assert (failure is not None) is fails
+    if failure is not None:
+        assert failed_by_interruption(failure.summary)
+        assert failure.traceback.startswith(failure.summary)
+        assert "flow.retry(" in failure.traceback
+
+
+@pytest.mark.parametrize("reason", [None, "ValueError: boom", "TaskInterruptedError: boom", "mine.TaskInterrupted: boom"])
+def test_another_failure_does_not_pass_for_one_by_interruption(reason: str | None) -> None:
+    assert not failed_by_interruption(reason)
 
 
 def test_a_refusal_outside_any_task_names_none() -> None:

@@ -311,6 +311,23 @@ async def test_a_subflow_downstream_of_a_retried_task_starts_afresh_with_new_par
     assert again.tasks["sub"].input_json == {"source": 2}
 
 
+async def test_details_hold_markup_of_users_as_the_plain_data_it_is(store: Store) -> None:
+    """It is JSON, not a page: whoever makes one of it has the text as it was, to escape as the page needs."""
+    evil = "<script>alert(1)</script>&\"'"
+    flow = AsyncFlow(evil, store)
+
+    @flow.task("<b>1<b>", description=evil)
+    def fails(ctx: Context) -> None:
+        ctx.log(evil)
+        raise ValueError(evil)
+
+    done = await run(flow, {evil: evil})
+    details = json.loads(json.dumps(flow.get_execution_details(done.id)))
+    task = details["tasks"]["<b>1<b>"]
+    assert (details["flow_name"], details["params"], task["description"]) == (evil, {evil: evil}, evil)
+    assert (task["reason"], task["attempts"][0]["logs"][0]["message"]) == (f"ValueError: {evil}", evil)
+
+
 async def test_details_nest_subflows_and_are_json(store: Store) -> None:
     flow = AsyncFlow("outer", store)
 

@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 import threading
+import tracemalloc
 from collections import Counter, OrderedDict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, make_dataclass
@@ -22,8 +23,17 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import pytest
 
-from .. import DefinitionError, StoredValueError, UnregisteredTypeError, UnregisteredValue, UnstorableValueError, ValueCodec
-from ..codec import MAX_DEPTH, as_json, as_text, clean, join, split
+from .. import (
+    DefinitionError,
+    InvalidOptionError,
+    StoredValueError,
+    UnregisteredTypeError,
+    UnregisteredValue,
+    UnstorableValueError,
+    ValueCodec,
+    ValueTooLargeError,
+)
+from ..codec import MAX_DEPTH, MAX_SIZE, as_json, as_text, clean, join, split
 
 
 def vienna() -> ZoneInfo | None:
@@ -534,6 +544,48 @@ def test_a_value_that_contains_itself_is_refused_at_the_place_where_it_closes(co
     with pytest.raises(UnstorableValueError, match="it contains itself") as caught:
         codec.encode(make(), "output")
     assert caught.value.place in ('output[1]["again"]', 'output["again"][0]', "output.tags[0]")
+
+
+# --- how large ---
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 98, ["x" * 96], b"\x00" * 40, "é" * 98, "\ud800xx", {"key": ("a", 1)}],
+    ids=["text", "inside a list", "bytes", "beyond ASCII", "escapes", "a tag"],
+)
+def test_a_value_may_be_as_long_as_the_limit_and_not_a_character_longer(value: Any) -> None:
+    size = len(ValueCodec().encode(value))
+    assert len(ValueCodec(max_size=size).encode(value)) == size
+    with pytest.raises(ValueTooLargeError) as caught:
+        ValueCodec(max_size=size - 1).encode(value, "output", "load")
+    error = caught.value
+    assert (error.place, error.type_name, error.limit, error.task_id) == ("output", type(value).__name__, size - 1, "load")
+    assert f"the limit is {size - 1:,}" in str(error)
+
+
+@pytest.mark.parametrize("value", ["x" * 2**25, b"x" * 2**24, bytearray(2**24)], ids=lambda value: type(value).__name__)
+def test_a_text_or_bytes_beyond_the_limit_are_refused_without_a_copy_of_them(value: Any) -> None:
+    codec = ValueCodec()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueTooLargeError):
+            codec.encode(value, "output")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_limit_is_16_mebi_characters_unless_the_codec_is_told_otherwise() -> None:
+    assert ValueCodec().max_size == MAX_SIZE == 16 * 1024 * 1024
+    text = "x" * MAX_SIZE
+    assert ValueCodec(max_size=MAX_SIZE + 2).encode(text) == f'"{text}"'
+
+
+@pytest.mark.parametrize("max_size", [0, -1, 1.5, True, None, "16M"])
+def test_a_limit_that_makes_no_sense_is_refused(max_size: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r"^max_size=.* must be a whole number of characters from 1 on\.$"):
+        ValueCodec(max_size=max_size)
 
 
 def nest(wrap: Callable[[Any], Any], times: int) -> Any:

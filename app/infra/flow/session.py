@@ -1,0 +1,110 @@
+"""One turn at driving a run: take it, load it, begin; at the end read off the result, or give it up.
+
+All of it calls the store and may block, so it is meant for a thread. Must not know the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .clock import Clock
+from .definitions import FlowDefinition
+from .errors import StoreError
+from .live_run import LiveRun
+from .machine import Step
+from .models import ExecutionState, WorkflowRun
+from .records import Lease
+from .run_tree import RunTree, outermost
+from .store import Store
+from .views import task_instance, workflow_run
+
+_logger = logging.getLogger("night_batch.session")
+
+
+@contextmanager
+def claimed(store: Store, run_id: str) -> Iterator[Lease]:
+    """Own a run, and the whole tree that it stands in, for the length of a block.
+
+    Raises:
+        RunNotFoundError, RunOwnedError: it cannot be owned.
+    """
+    lease = store.claim(outermost(store, run_id))
+    try:
+        yield lease
+    finally:
+        store.release(lease)
+
+
+class Session:
+    """A run while it is driven from here.
+
+    Args:
+        store: where it is.
+        definition: its flow.
+        clock: the time.
+        run_id: the run.
+    """
+
+    def __init__(self, store: Store, definition: FlowDefinition, clock: Clock, run_id: str) -> None:
+        self._store = store
+        self._definition = definition
+        self._clock = clock
+        self._run_id = run_id
+        self.lease: Lease | None = None
+        self._ended = threading.Event()
+        self.root: LiveRun
+        self.children: list[LiveRun] = []
+        self.step = Step()
+        """How the run begins, or goes on; to be committed first."""
+
+    def __repr__(self) -> str:
+        return f"<Session of run {self._run_id!r}, {self.lease}>"
+
+    def begin(self, adopt_graph: bool) -> WorkflowRun | None:
+        """Take the run and get everything ready; a run that has ended is given back instead, and not taken.
+
+        Nothing is kept if `end` was called before or meanwhile: the event loop was closed, and nobody waits for this any more.
+
+        Raises:
+            RunNotFoundError, RunMismatchError, RunOwnedError, GraphChangedError, StoreError: it cannot be driven from here.
+        """
+        if self._ended.is_set():
+            return None
+        if self._has_ended():
+            return self._store.load(self._run_id)
+        self.lease = self._store.claim(outermost(self._store, self._run_id))
+        if self._ended.is_set():
+            self.end()
+            return None
+        if self._has_ended():  # just before we took it
+            self.end()
+            return self._store.load(self._run_id)
+        tree = RunTree(self._store, self._definition, self._clock, self.lease, adopt_graph)
+        self.root = tree.root(self._run_id)
+        self.children = tree.unfinished(self.root)
+        self.root.machine.begin(self.step, self._clock.now())
+        return None
+
+    def _has_ended(self) -> bool:
+        run = self._store.read_run(self._run_id)
+        return run.flow_name == self._definition.name and ExecutionState.is_terminal(run.state)
+
+    def result(self) -> WorkflowRun:
+        """The run as it was driven, and given up."""
+        self.end()
+        codec = self._store.codec
+        tasks = {record.task_id: task_instance(record, codec) for record in self.root.machine.tasks.values()}
+        return workflow_run(self.root.run, tasks, codec)
+
+    def end(self) -> None:
+        """Give the run up; a store that has done so with its last commit knows that there is nothing left to do."""
+        self._ended.set()
+        lease, self.lease = self.lease, None
+        if lease is not None:
+            try:
+                self._store.release(lease)
+            except StoreError as error:  # it is the second trouble, and the first one is on its way
+                _logger.warning("run %r could not be given up: %s", self._run_id, error)
