@@ -91,3 +91,13 @@ def test_every_room_stands_in_the_architecture_page() -> None:
 def test_the_requirements_say_that_the_runtime_needs_nothing() -> None:
     assert "needs nothing but Python" in (ROOT / "requirements.txt").read_text()
     assert re.search(r"^dependencies = \[\]$", (ROOT / "pyproject.toml").read_text(), re.M)
+
+
+def test_every_test_that_the_guarantees_name_exists() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    folder = ROOT / "app" / "infra" / "flow"
+    named = set(re.findall(r"((?:testing/)?\w+\.py)(?:::(\w+))?", page))
+    assert len(named) > 100
+    for file, test in sorted(named):
+        path = folder / file if file.startswith("testing/") else folder / "__tests__" / file
+        assert path.exists() and re.search(rf"\bdef {test}\b", path.read_text()), f"{file}::{test}"

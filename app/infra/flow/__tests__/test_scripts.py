@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ import pytest
 from .. import AsyncFlow, Context, runner, scripts
 from ..scripts import run_to_end
 from .conftest import returns, states_of
+from .processes import Programs, bodies, programs
+
+__all__ = ["programs"]
 
 needs_signals = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
@@ -116,3 +120,98 @@ def test_a_task_that_will_not_be_cancelled_does_not_keep_a_script_alive(
     released = True
     assert states_of(flow.store.load("nightly")) == {"deaf": "scheduled"}
     assert "'script.deaf' does not end although it was cancelled" in caplog.text
+
+
+@needs_signals
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_comes_as_the_work_ends_stops_the_script_all_the_same(number: int, raised: type[BaseException]) -> None:
+    """A script that goes on to its next flow would have to be told twice."""
+
+    async def work() -> str:
+        os.kill(os.getpid(), number)
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            return "it was the last thing to do"
+        raise AssertionError
+
+    with pytest.raises(raised):
+        run_to_end(work, "script")
+
+
+# --- real processes ---
+
+
+@needs_signals
+def test_sigterm_gives_the_run_back_and_the_next_process_goes_on(programs: Programs) -> None:
+    program = programs.worker(hold=["t1"])
+    assert program.ask("drive nightly") == "in t1"
+    stopped = time.monotonic()
+    program.signal(signal.SIGTERM)
+    assert program.code() == 143
+    assert time.monotonic() - stopped < 3, "it waits for no thread"
+    with programs.store() as store:
+        assert states_of(store.load("nightly")) == {"t0": "success", "t1": "scheduled", "t2": "scheduled"}
+    assert programs.owner_files() == []
+    assert programs.worker().ask("drive nightly") == "ended success"
+    assert {task_id: len(times) for (_, task_id), times in bodies(programs.folder).items()} == {"t0": 1, "t1": 2, "t2": 1}
+    with programs.store() as store:
+        task = store.load("nightly").tasks["t1"]
+        assert (task.crashes, task.interruptions) == (0, 1), "it was put back, and cost the budget nothing"
+
+
+@needs_signals
+def test_ctrl_c_while_a_thread_works_ends_the_script_soon(programs: Programs) -> None:
+    program = programs.worker(hold=["t0"])
+    assert program.ask("drive nightly") == "in t0"
+    stopped = time.monotonic()
+    program.signal(signal.SIGINT)
+    code, errors = program.ended_with()
+    assert time.monotonic() - stopped < 3
+    assert code == -signal.SIGINT, "as a shell expects of a program that Ctrl-C has ended"
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert programs.worker().ask("drive nightly") == "ended success"
+
+
+DEAF = """
+flow = AsyncFlow("deaf", make_store())
+
+@flow.task
+async def deaf(ctx):
+    say("in deaf")
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            say("will not be cancelled")
+
+flow.add_task_definition("t0", body)
+flow.run(run_id="nightly")
+"""
+
+
+@needs_signals
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_second_signal_stops_the_process_at_once(number: signal.Signals, programs: Programs) -> None:
+    program = programs.start(DEAF)
+    program.expect("in deaf")
+    program.signal(number)
+    program.expect("will not be cancelled")
+    stopped = time.monotonic()
+    program.signal(number)
+    assert program.code() == -number
+    assert time.monotonic() - stopped < 2
+    with programs.store() as store:
+        assert store.check() == []
+        store.release(store.claim("nightly"))  # a dead owner's run is free
+
+
+@needs_signals
+def test_a_script_that_lost_its_run_does_not_end_as_if_all_were_well(programs: Programs) -> None:
+    owner, other = programs.workers(2, hold=["t1"])
+    assert owner.ask("drive nightly") == "in t1"
+    assert other.ask("take_over nightly") == "taken None"
+    owner.tell("go")
+    code, errors = owner.ended_with()
+    assert code == 1
+    assert "OwnershipLostError" in errors
