@@ -325,7 +325,11 @@ class JsonStore(BaseStore):
         """
         to_fold = list(ended)
         self._writer.sync(self._writer.untied(to_fold))
-        damaged = self._writer.fold(to_fold)
+        try:
+            damaged = self._writer.fold(to_fold)
+        except OSError:
+            self._writer.sync()  # what could not be folded is safe where it is
+            raise
         for run_id in to_fold:
             del self._ended[run_id]
             self._parents.pop(run_id, None)

@@ -509,7 +509,9 @@ class SQLiteFile:
         _write_note(lock, note, 1)
 
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
-        _, pages, done = writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # TRUNCATE, without waiting for readers: frames that are left in the file after their pages are in the database would, if
+        # a bit of a later one flips after a kill, stand for newer pages.
+        _, pages, done = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if pages > PINNED_PAGES:
             # There is always some reader, so the file never starts over: keep new ones out until the present ones have ended.
             writer.execute(f"PRAGMA busy_timeout = {_READERS_GET}")
