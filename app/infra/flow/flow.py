@@ -26,11 +26,11 @@ from .models import TaskType, WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
-from .run_tree import RunTree, outermost
+from .run_tree import RunTree
 from .runner import Runner
 from .scripts import run_to_end
 from .session import Session, claimed
-from .store import Store
+from .store import Store, outermost
 
 _DRIVES = Drives()
 watch(_DRIVES)

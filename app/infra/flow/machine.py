@@ -423,3 +423,16 @@ class RunMachine:
                 record.logs,
             )
         )
+
+
+def abandon(step: Step, run: RunRecord, tasks: Iterable[TaskRecord], now: int) -> None:
+    """Cancel a run that nobody will go on with: the subflow that it was the inside of begins another one."""
+    for record in tasks:
+        if (record.state, CANCELLED) in _TASK_MOVES:
+            record.state, record.ended, record.due = CANCELLED, now, None
+            record.reason = "its subflow was begun anew"
+            step.changes.tasks.append(record)
+    if (run.state, CANCELLED) in _RUN_MOVES:
+        run.state, run.ended = CANCELLED, now
+        step.changes.runs.append(run)
+        step.events.append(told.RunFinished(run.flow_name, run.id, now, CANCELLED))

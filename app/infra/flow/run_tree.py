@@ -9,32 +9,11 @@ from .clock import Clock
 from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
 from .live_run import LiveRun
-from .machine import Step
+from .machine import Step, abandon
 from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
 from .store import Store
-
-
-def outermost(store: Store, run_id: str) -> str:
-    """The run whose lease covers a run: the one that it is a subflow of, however deep, or itself.
-
-    A run that somebody else put under a parent stands for itself; the parent's task knows nothing of it.
-
-    Raises:
-        RunNotFoundError: there is no such run.
-    """
-    seen: set[str] = set()
-    while run_id not in seen:
-        seen.add(run_id)
-        run = store.read_run(run_id)
-        if run.parent_run_id is None or not store.exists(run.parent_run_id):
-            break
-        tasks = store.read_tasks(run.parent_run_id)
-        if not any(task.task_id == run.parent_task_id and task.child_run_id == run_id for task in tasks):
-            break
-        run_id = run.parent_run_id
-    return run_id
 
 
 class RunTree:
@@ -130,9 +109,22 @@ class RunTree:
 
     def _reset(self, step: Step, live: LiveRun, task_id: str, downstream: bool, goes_on: bool) -> None:
         affected = tasks_to_reset(live.graph, task_id, downstream)
+        for other in affected:
+            if not (goes_on and other == task_id):
+                self._abandon(step, live.machine.tasks[other])
         live.machine.reset(step, affected, self._clock.now(), [task_id] if goes_on else [])
         for other in affected:
             live.retype(live.machine.tasks[other])
+
+    def _abandon(self, step: Step, record: TaskRecord) -> None:
+        """Cancel the run, and those inside it, that a subflow's task leaves behind unfinished."""
+        waiting = [record]
+        for task in waiting:  # grows while it is walked
+            if task.child_run_id is not None and self._store.exists(task.child_run_id):
+                run, tasks = self._store.read_run(task.child_run_id), self._store.read_tasks(task.child_run_id)
+                if not ExecutionState.is_terminal(run.state):
+                    abandon(step, run, tasks, self._clock.now())
+                waiting.extend(tasks)
 
     @staticmethod
     def _record(live: LiveRun, task_id: str) -> TaskRecord:

@@ -17,8 +17,8 @@ from .live_run import LiveRun
 from .machine import Step
 from .models import ExecutionState, WorkflowRun
 from .records import Lease
-from .run_tree import RunTree, outermost
-from .store import Store
+from .run_tree import RunTree
+from .store import Store, outermost
 from .views import task_instance, workflow_run
 
 _logger = logging.getLogger("night_batch.session")

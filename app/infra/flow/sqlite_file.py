@@ -506,7 +506,14 @@ class SQLiteFile:
             if self._writer is not None:  # not closed meanwhile
                 self._failure = StoreError(self._name, f"{type(error).__name__}: {error}")
             return
-        _write_note(lock, note, 1)
+        if self._writing.acquire(
+            blocking=False
+        ):  # else it asks for less; a descriptor that is closed meanwhile may be another file's
+            try:
+                if self._lock is lock:
+                    _write_note(lock, note, 1)
+            finally:
+                self._writing.release()
 
     def _checkpoint(self, writer: sqlite3.Connection) -> None:
         # TRUNCATE, without waiting for readers: frames that are left in the file after their pages are in the database would, if

@@ -232,6 +232,27 @@ class Store(Protocol):
         ...
 
 
+def outermost(store: Store, run_id: str) -> str:
+    """The run whose lease covers a run: the one that it is a subflow of, however deep, or itself.
+
+    A run that somebody else put under a parent stands for itself; the parent's task knows nothing of it.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+    """
+    seen: set[str] = set()
+    while run_id not in seen:
+        seen.add(run_id)
+        run = store.read_run(run_id)
+        if run.parent_run_id is None or not store.exists(run.parent_run_id):
+            break
+        tasks = store.read_tasks(run.parent_run_id)
+        if not any(task.task_id == run.parent_task_id and task.child_run_id == run_id for task in tasks):
+            break
+        run_id = run.parent_run_id
+    return run_id
+
+
 class BaseStore(ABC):
     """Everything that follows from the abstract methods, whose meaning `Store` states.
 
@@ -345,7 +366,7 @@ class BaseStore(ABC):
 
     @contextmanager
     def _claimed(self, run_id: str) -> Iterator[Lease]:
-        lease = self.claim(run_id)
+        lease = self.claim(outermost(self, run_id))
         try:
             yield lease
         finally:

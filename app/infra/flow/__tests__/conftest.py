@@ -23,6 +23,32 @@ from .. import (  # noqa: E402 - the rewrite has to be registered before the fir
     WorkflowRun,
 )
 
+BENCH = frozenset(
+    [
+        "test_crash_sweep",
+        "test_fuzz",
+        "test_json_damage",
+        "test_loop_alive",
+        "test_ownership",
+        "test_power_cuts_json",
+        "test_power_cuts_sqlite",
+        "test_processes",
+        "test_sqlite_damage",
+        "test_sqlite_disk",
+        "test_sqlite_upkeep",
+        "test_state_machine",
+    ]
+)
+"""The attacks that take long: with real processes, thousands of cuts and flips, or the clock on the wall."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark them, so that `-m "not bench"` leaves them out."""
+    for item in items:
+        if item.path.stem in BENCH:
+            item.add_marker(pytest.mark.bench)
+
+
 STORE_KINDS = ("sqlite", "json", "memory")
 
 

@@ -643,3 +643,19 @@ async def test_giving_a_run_up_in_a_store_that_fails_hides_no_other_trouble(
 
 if sys.platform == "win32":  # the programs of these tests are told things by signals
     pytestmark = pytest.mark.skip(reason="needs signals")
+
+
+async def test_nobody_writes_a_child_run_of_a_tree_that_is_driven(stores: Make, held: Held) -> None:
+    store = stores()
+    flow, _ = a_tree(store, held)
+    run_id = flow.init_run()
+    driving = asyncio.create_task(flow.run_until_complete(run_id))
+    await held.has_begun()
+    (child_id,) = store.list_children(run_id)
+    child = store.load(child_id)
+    with pytest.raises(RunOwnedError):
+        store.save(child)
+    with pytest.raises(RunOwnedError):
+        store.update_task(child_id, next(iter(child.tasks.values())))
+    held.go_on.set()
+    assert (await driving).state == "success"

@@ -276,3 +276,33 @@ async def test_a_run_that_is_being_driven_cannot_be_retried(flow: AsyncFlow) -> 
         flow.manual_retry(run_id, "only")
     go_on.set()
     assert outputs_of(await running) == {"only": None}
+
+
+async def test_a_subflows_run_that_is_left_behind_unfinished_is_cancelled(store: Store) -> None:
+    began = asyncio.Event()
+
+    async def waits(ctx: Context) -> str:
+        if not began.is_set():
+            began.set()
+            await asyncio.Event().wait()
+        return "done"
+
+    inner = AsyncFlow("inner").add_task_definition("waits", waits)
+    child = AsyncFlow("child").add_subflow_definition("inner", inner)
+    flow = AsyncFlow("flow", store).add_task_definition("before", returns(1))
+    flow.add_subflow_definition("sub", child, dependencies=["before"])
+    run_id = flow.init_run()
+    running = asyncio.create_task(flow.run_until_complete(run_id))
+    await began.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    (left,) = store.list_children(run_id)
+    (left_inside,) = store.list_children(left)
+    assert (await flow.retry(run_id, "before")).state == "success"
+    assert len(store.list_children(run_id)) == 2
+    for abandoned in (left, left_inside):
+        loaded = store.load(abandoned)
+        assert (loaded.state, {task.state for task in loaded.tasks.values()}) == ("cancelled", {"cancelled"})
+    assert store.check() == []
+    assert len(store.prune()) == 5
+    assert store.list_runs() == []

@@ -1,0 +1,574 @@
+"""Tests of the tests: the engine is broken on purpose, in one place at a time, and a test that is named must notice.
+
+Each mutant is tried in a copy of this checkout, never in place. It fails if one survives, or cannot be made since the code
+has moved on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENGINE = "app/infra/flow"
+LEFT_OUT = (".git", "__pycache__", ".*_cache", ".hypothesis", ".venv", "build", "dist", "*.egg-info", ".coverage")
+PATIENCE = 240
+"""Seconds for the tests of one mutant. One that makes them hang is caught."""
+
+
+FAILED = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One way to break the engine."""
+
+    name: str
+    breaks: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+    """The test files, or `file -k words`, that must notice: one test in them is enough."""
+
+
+POWER_SQLITE, POWER_JSON = ("test_power_cuts_sqlite.py",), ("test_power_cuts_json.py", "test_json_flush.py")
+SIMULATED = ("test_simulation.py",)
+STARTS = "                for call in calls:\n                    self._under_way[call][0].executor.start(call)\n"
+
+MUTANTS: tuple[Mutant, ...] = (
+    # --- what has reached the disk ---
+    Mutant(
+        "sqlite: never FULL",
+        "commits that are to be flushed are not",
+        "sqlite_file.py",
+        """f"PRAGMA synchronous = {'FULL' if flush else 'NORMAL'}\"""",
+        '"PRAGMA synchronous = NORMAL"',
+        POWER_SQLITE,
+    ),
+    Mutant(
+        "sqlite: the timer syncs nothing",
+        "what was committed within the interval is never flushed",
+        "sqlite_file.py",
+        "    def _sync(descriptor: int) -> None:\n        os.fsync(descriptor)",
+        "    def _sync(descriptor: int) -> None:\n        pass",
+        ("test_waiting.py",),
+    ),
+    Mutant(
+        "json: journals are not synced",
+        "commits that are to be flushed are not",
+        "json_writer.py",
+        "        try:\n            self._files.sync(descriptor)",
+        "        try:\n            pass",
+        POWER_JSON,
+    ),
+    Mutant(
+        "json: names are not synced",
+        "a new journal, or a fold, is not in its folder after a power cut",
+        "json_writer.py",
+        "                self._files.sync_folder(self._reader.folder)",
+        "                pass",
+        POWER_JSON,
+    ),
+    Mutant(
+        "json: a fold is not synced",
+        "the readable file takes the journal's place before it is on the disk",
+        "json_writer.py",
+        "self._files.create(temporary, data, sync=True)",
+        "self._files.create(temporary, data, sync=False)",
+        POWER_JSON,
+    ),
+    Mutant(
+        "json: sync does nothing",
+        "the file system's own sync",
+        "file_system.py",
+        "                    raise\n        os.fsync(descriptor)",
+        "                    raise",
+        ("test_json_flush.py", "test_json_store.py", "test_json_commits.py"),
+    ),
+    Mutant(
+        "nothing is ever due",
+        "sync_interval is not kept",
+        "flusher.py",
+        "return asked or (self.interval is not None and self._monotonic() - self._last >= self.interval)",
+        "return asked",
+        ("test_flusher.py",),
+    ),
+    Mutant(
+        "sqlite: a failed commit is carried on from",
+        "after a COMMIT that raised, the connection is used as if nothing were",
+        "sqlite_file.py",
+        "            self._roll_back(writer)\n            self._abandon()\n            raise\n        return done",
+        "            self._roll_back(writer)\n            raise\n        return done",
+        ("test_sqlite_disk.py", "test_sqlite_store.py"),
+    ),
+    Mutant(
+        "sqlite: a failed flush is not told",
+        "the timer's fsync failed, and nobody hears of it",
+        "sqlite_file.py",
+        "        if self._failure is not None:\n            if not wait:",
+        "        if False:\n            if not wait:",
+        ("test_sqlite_disk.py",),
+    ),
+    Mutant(
+        "json: a failed flush is not suspect",
+        "after an fsync that failed, the next one is believed",
+        "json_writer.py",
+        "            self._files.sync(descriptor)\n        except OSError:\n            self.suspect = True\n            raise",
+        "            self._files.sync(descriptor)\n        except OSError:\n            raise",
+        ("test_json_flush.py", "test_json_store.py", "test_json_commits.py"),
+    ),
+    # --- persist, then tell, then act ---
+    Mutant(
+        "told before it is committed",
+        "events come before the commit",
+        "runner.py",
+        "        step.changes.lease = self._lease\n",
+        "        step.changes.lease = self._lease\n        self._events.emit(step.events)\n        step.events.clear()\n",
+        SIMULATED,
+    ),
+    Mutant(
+        "tasks start before the commit",
+        "an attempt begins that is not stored",
+        "runner.py",
+        f"                await self._commit(step)\n{STARTS}",
+        f"{STARTS}                await self._commit(step)\n",
+        SIMULATED,
+    ),
+    Mutant(
+        "a task does not wait for all upstreams",
+        "it starts when all but one have ended",
+        "machine.py",
+        "return Verdict.WAIT if pending else Verdict.RUN",
+        "return Verdict.WAIT if pending > 1 else Verdict.RUN",
+        SIMULATED,
+    ),
+    Mutant(
+        "a transaction split in two",
+        "a kill in the middle of a commit leaves half of it",
+        "sqlite_store.py",
+        "        if tasks:\n            size += self._write_tasks",
+        '        writer.execute("COMMIT")\n        writer.execute("BEGIN IMMEDIATE")\n'
+        "        if tasks:\n            size += self._write_tasks",
+        (*POWER_SQLITE, "test_sqlite_store.py"),
+    ),
+    Mutant(
+        "json: the commit point comes first",
+        "of a commit over several runs, the entry that makes it count is written before the others",
+        "json_store.py",
+        "for run_id in _innermost_first(entries, parents)}",
+        "for run_id in reversed(_innermost_first(entries, parents))}",
+        ("test_json_commits.py", *POWER_JSON),
+    ),
+    # --- who may write ---
+    Mutant(
+        "sqlite: no fence",
+        "who has lost a run may write to it",
+        "sqlite_store.py",
+        "if known.epoch != lease.epoch or known.owner is None:  # taken",
+        "if False:  # taken",
+        ("test_stores.py -k SQLite", "test_ownership.py"),
+    ),
+    Mutant(
+        "json: no fence",
+        "who has lost a run may write to it",
+        "json_store.py",
+        "        self._check_lease(changes.lease)\n        # What",
+        "        # What",
+        ("test_stores.py -k Json", "test_ownership.py"),
+    ),
+    Mutant(
+        "memory: no fence",
+        "who has lost a run may write to it",
+        "memory_store.py",
+        "            self.check_lease(changes)\n            for run in changes.new_runs:",
+        "            for run in changes.new_runs:",
+        (*SIMULATED, "test_stores.py -k Memory"),
+    ),
+    Mutant(
+        "sqlite: claims without looking",
+        "a living owner's run is taken",
+        "sqlite_store.py",
+        "                if run_id in self._held if mine else self._owners.is_alive(known.owner):",
+        "                if mine and run_id in self._held:",
+        ("test_ownership.py",),
+    ),
+    Mutant(
+        "json: claims without looking",
+        "a living owner's run is taken",
+        "json_store.py",
+        "                if run_id in self._held if mine else self._owners.is_alive(owner.token):",
+        "                if mine and run_id in self._held:",
+        ("test_ownership.py",),
+    ),
+    Mutant(
+        "every owner is dead",
+        "a living owner's run is taken, and its file removed",
+        "owners.py",
+        "        path = self._path(token)\n        lock = FileLock(path)",
+        "        return False\n        path = self._path(token)\n        lock = FileLock(path)",
+        ("test_owners.py", "test_ownership.py"),
+    ),
+    Mutant(
+        "every owner lives",
+        "a dead owner's run is never free",
+        "owners.py",
+        "        path = self._path(token)\n        lock = FileLock(path)",
+        "        return True\n        path = self._path(token)\n        lock = FileLock(path)",
+        ("test_owners.py", "test_crash_sweep.py"),
+    ),
+    Mutant(
+        "no sign of life",
+        "a lease is not renewed",
+        "owners.py",
+        "                    os.write(self._lock.descriptor, _beat_of(self._monotonic))\n",
+        "                    pass\n",
+        ("test_owners.py", "test_ownership.py"),
+    ),
+    Mutant(
+        "sqlite: the lease is kept at the end",
+        "a run that has ended is not given up",
+        "sqlite_store.py",
+        "        if changes.release:\n            known.owner = known.since = None\n",
+        "        if changes.release:\n",
+        ("test_stores.py -k SQLite", "test_state_machine.py -k SQLite"),
+    ),
+    Mutant(
+        "json: the lease is kept at the end",
+        "a run that has ended is not given up",
+        "json_store.py",
+        "        if changes.release and changes.lease is not None:\n            self._entry(entries",
+        "        if False and changes.lease is not None:\n            self._entry(entries",
+        ("test_stores.py -k Json", "test_state_machine.py -k Json"),
+    ),
+    Mutant(
+        "joins do not join",
+        "a second call in the process drives the run, too",
+        "drives.py",
+        "                drive = self._drives.get(key)\n                if drive is not None and drive.loop",
+        "                drive = None\n                if drive is not None and drive.loop",
+        SIMULATED,
+    ),
+    Mutant(
+        "no fork hook",
+        "a forked child takes its parent's connections and locks for its own",
+        "forks.py",
+        "os.register_at_fork(after_in_child=_tell)",
+        "pass",
+        ("test_forks.py", "test_sqlite_store.py", "test_json_store.py"),
+    ),
+    # --- locks and waiting ---
+    Mutant(
+        "sqlite: the write lock is not taken",
+        "processes write and checkpoint at the same instant",
+        "sqlite_file.py",
+        "if not (lock.acquire(self._busy_timeout) if wait else lock.try_acquire()):",
+        "if False:",
+        ("test_waiting.py", "test_loop_alive.py -k sqlite"),
+    ),
+    Mutant(
+        "json: the folder's lock is not taken",
+        "processes write into each other's lines",
+        "json_store.py",
+        "                if self._take_folder():\n                    try:\n                        self._recover()",
+        "                if True:\n                    try:\n                        self._recover()",
+        ("test_json_owners.py", "test_ownership.py", "test_processes.py"),
+    ),
+    Mutant(
+        "no deadline",
+        "a lock that somebody holds is waited for without end",
+        "file_lock.py",
+        "            if time.monotonic() >= deadline:",
+        "            if False:",
+        ("test_loop_alive.py -k sqlite",),
+    ),
+    Mutant(
+        "a commit on the loop waits for the lock",
+        "the event loop stands still while another process writes",
+        "sqlite_file.py",
+        "(lock.acquire(self._busy_timeout) if wait else lock.try_acquire())",
+        "lock.acquire(self._busy_timeout)",
+        ("test_waiting.py",),
+    ),
+    Mutant(
+        "a commit that is cancelled is not waited for",
+        "the caller goes on while it is still being made",
+        "off_loop.py",
+        "            except asyncio.CancelledError as error:\n                cancelled = error",
+        "            except asyncio.CancelledError as error:\n                raise error",
+        ("test_off_loop.py", *SIMULATED),
+    ),
+    # --- continuing ---
+    Mutant(
+        "what succeeded runs again",
+        "a resume sets successes back",
+        "machine.py",
+        "            if record.state is RUNNING:\n                self._cut_off(step, record, now, died=True)",
+        "            if record.state is SUCCESS:\n                self._move(step, record, SCHEDULED)\n"
+        "            if record.state is RUNNING:\n                self._cut_off(step, record, now, died=True)",
+        SIMULATED,
+    ),
+    Mutant(
+        "what was cut off stays so",
+        "a resume leaves RUNNING what nobody runs",
+        "machine.py",
+        "            if record.state is RUNNING:\n                self._cut_off(step, record, now, died=True)",
+        "            if record.state is RUNNING:\n                pass",
+        SIMULATED,
+    ),
+    Mutant(
+        "an interruption uses up a retry",
+        "a kill makes a task fail",
+        "records.py",
+        "return self.try_number + 1 - self.interruptions",
+        "return self.try_number + 1",
+        SIMULATED,
+    ),
+    Mutant(
+        "no budget of interruptions",
+        "a task that kills its process does so for ever",
+        "retry_manager.py",
+        "elif died and crashes >= policy.max_interruptions:",
+        "elif died and crashes >= 1_000_000:",
+        ("test_interruptions.py",),
+    ),
+    Mutant(
+        "the delay is not stored",
+        "a restart tries again at once",
+        "machine.py",
+        "            record.due = now + round(delay * 1e6)",
+        "            record.due = None",
+        SIMULATED,
+    ),
+    Mutant(
+        "a wait grows with the clock",
+        "a wall clock that was set back stretches it",
+        "machine.py",
+        "delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)",
+        "delay = (record.due - now) / 1e6",
+        ("test_resume.py -k clock",),
+    ),
+    # --- damage ---
+    Mutant(
+        "json: a torn tail is an error",
+        "a kill in the middle of a line makes the run unreadable",
+        "json_journal.py",
+        '    elif not any(journal.version == 1 or entry.get("synced", 0) > start for entry in behind):\n        return\n',
+        '    elif not any(journal.version == 1 or entry.get("synced", 0) > start for entry in behind):\n        pass\n',
+        ("test_json_damage.py",),
+    ),
+    Mutant(
+        "json: a torn tail stays in the file",
+        "the next line is written behind half of another",
+        "json_writer.py",
+        "            if length > known.length:\n                self._cut_open(descriptor, known.length)",
+        "            pass",
+        ("test_json_damage.py", *POWER_JSON),
+    ),
+    Mutant(
+        "json: lines are not checked",
+        "a changed value in a journal is believed",
+        "json_journal.py",
+        'if data[end : end + 1] != b"\\n" or zlib.crc32(text, checksum_before) != checksum:',
+        'if data[end : end + 1] != b"\\n":',
+        ("test_json_damage.py", "test_fuzz.py"),
+    ),
+    Mutant(
+        "sqlite: rows are not checked",
+        "a changed value in a row is believed",
+        "sqlite_store.py",
+        "if row_crc(*row[:17]) != row[17]:",
+        "if False:",
+        ("test_sqlite_damage.py",),
+    ),
+    Mutant(
+        "sqlite: seals are not checked",
+        "a row that is missing, or is yesterday's, is not missed",
+        "sqlite_store.py",
+        "        if total != sealed_total:",
+        "        if False:",
+        ("test_sqlite_damage.py",),
+    ),
+    Mutant(
+        "sqlite: the witness is not heard",
+        "commits that vanished with a damaged -wal file are not missed",
+        "sqlite_file.py",
+        "if found is None or found < count:",
+        "if False:",
+        ("test_sqlite_damage.py",),
+    ),
+    # --- housekeeping ---
+    Mutant(
+        "prune takes what is young",
+        "older_than= is not kept",
+        "housekeeping.py",
+        " <= now - policy.older_than:",
+        " <= now:",
+        ("test_stores.py",),
+    ),
+    Mutant(
+        "prune takes the newest",
+        "keep= is not kept",
+        "housekeeping.py",
+        "        if kept[root.flow_name] <= policy.keep:\n            continue\n",
+        "",
+        ("test_stores.py",),
+    ),
+)
+
+
+# --- trying them ----------------------------------------------------------------------------------------------------------
+
+
+def mutated(mutant: Mutant, root: Path) -> str:
+    """The file's text with the change made.
+
+    Raises:
+        LookupError: the place is not there, or not only once.
+    """
+    source = (root / ENGINE / mutant.file).read_text(encoding="utf-8")
+    found = source.count(mutant.old)
+    if found != 1:
+        raise LookupError(f"{mutant.name}: the text to change stands {found} times in {mutant.file}")
+    return source.replace(mutant.old, mutant.new)
+
+
+class Bench:
+    """A copy of the checkout, in which the tests are run.
+
+    Args:
+        copy: where it is.
+    """
+
+    def __init__(self, copy: Path) -> None:
+        self._copy = copy
+        self._unsound: dict[str, list[str]] = {}
+        """Of tests as they are named by mutants: those that fail anyway."""
+
+    @property
+    def unsound(self) -> list[str]:
+        """The tests that fail although nothing is broken; they prove nothing."""
+        return sorted({name for names in self._unsound.values() for name in names})
+
+    def _run(self, tests: str, *options: str) -> tuple[int | None, str]:
+        """Run some tests: pytest's exit code, or None where they do not end; and what was said."""
+        names, _, words = (tests, "", "") if "::" in tests else tests.partition(" -k ")
+        command = [sys.executable, "-m", "pytest", "-q", "-rf", "--no-cov", "-p", "no:cacheprovider", "--tb=no", *options]
+        command.append(f"{ENGINE}/__tests__/{names}")
+        command.extend(["-k", words] if words else [])
+        if importlib.util.find_spec("pytest_timeout"):
+            command.extend(["--timeout", "60"])
+        try:
+            ended = subprocess.run(command, cwd=self._copy, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return ended.returncode, ended.stdout + ended.stderr
+
+    def _failing_anyway(self, tests: str) -> list[str]:
+        known = self._unsound.get(tests)
+        if known is None:
+            code, said = self._run(tests)
+            if code not in (0, 1):
+                raise RuntimeError(f"{tests} cannot be run (pytest ended with {code}):\n{said[-3000:]}")
+            known = self._unsound[tests] = FAILED.findall(said)
+        return known
+
+    def try_one(self, mutant: Mutant) -> str | None:
+        """The first test that notices; None where none does.
+
+        Raises:
+            RuntimeError: the tests could not be run.
+        """
+        tests = [named for named in mutant.tests if (self._copy / ENGINE / "__tests__" / re.split(" |::", named)[0]).exists()]
+        for named in tests:
+            self._failing_anyway(named)
+        path = self._copy / ENGINE / mutant.file
+        sound = path.read_text(encoding="utf-8")
+        broken = mutated(mutant, self._copy)
+        try:
+            for named in tests:
+                path.write_text(broken, encoding="utf-8")
+                failed = self._first_to_fail(mutant, named)
+                while failed is not None and "::" in failed:
+                    # A test that fails now and then, on a machine with much else to do, has noticed nothing.
+                    again = self._run_one(failed)
+                    path.write_text(sound, encoding="utf-8")
+                    if again and not self._run_one(failed):
+                        return failed
+                    self._unsound[named].append(f"{ENGINE}/__tests__/{failed}")
+                    path.write_text(broken, encoding="utf-8")
+                    failed = self._first_to_fail(mutant, named)
+                if failed is not None:
+                    return failed
+        finally:
+            path.write_text(sound, encoding="utf-8")
+        return None
+
+    def _first_to_fail(self, mutant: Mutant, tests: str) -> str | None:
+        code, said = self._run(tests, "-x", *(f"--deselect={test}" for test in self._unsound[tests]))
+        if code is None:
+            return f"{tests} (it did not end)"
+        if code in (0, 5):  # 5: all of them were left out
+            return None
+        if code == 1:
+            failed = FAILED.search(said)
+            return failed[1].rpartition("/__tests__/")[2] if failed else f"{tests} (it was stopped)"
+        raise RuntimeError(f"{mutant.name}: {tests} could not be run (pytest ended with {code}):\n{said[-3000:]}")
+
+    def _run_one(self, test: str) -> bool:
+        """Whether a test fails."""
+        return self._run(test)[0] != 0
+
+
+def try_all(mutants: Sequence[Mutant]) -> int:
+    """Try each, and print the table; how many survive, and how many tests are not sound."""
+    survivors: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkout"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        bench = Bench(copy)
+        print("| mutant | what is broken | caught by | seconds |\n|---|---|---|---:|", flush=True)
+        for mutant in mutants:
+            began = time.monotonic()
+            caught = bench.try_one(mutant)
+            if caught is None:
+                survivors.append(mutant.name)
+            seconds = time.monotonic() - began
+            print(f"| {mutant.name} | {mutant.breaks} | {caught or '**nothing: it survives**'} | {seconds:.0f} |", flush=True)
+    if bench.unsound:
+        print("\nNot asked, since they fail although nothing is broken:", *bench.unsound, sep="\n    ")
+    caught_ones = len(mutants) - len(survivors)
+    print(f"\n{caught_ones} of {len(mutants)} mutants were caught{'; not: ' if survivors else ''}{', '.join(survivors)}")
+    return len(survivors) + len(bench.unsound)
+
+
+def main() -> int:
+    """Read the command line; 1 if a mutant survives, or the list does not fit the code any more."""
+    parser = argparse.ArgumentParser(prog="python -m torture.mutants", description=__doc__)
+    parser.add_argument("--only", metavar="WORDS", help="those whose names hold these")
+    parser.add_argument("--check", action="store_true", help="only look whether all of them can still be made")
+    options = parser.parse_args()
+    mutants = [mutant for mutant in MUTANTS if options.only is None or options.only in mutant.name]
+    lost: list[str] = []
+    for mutant in mutants:
+        try:
+            mutated(mutant, ROOT)
+        except LookupError as problem:
+            lost.append(str(problem))
+    print("\n".join(lost) or f"all {len(mutants)} mutants can be made")
+    if lost or options.check:
+        return bool(lost)
+    return min(1, try_all(mutants))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
