@@ -279,7 +279,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "json: the folder's lock is not taken",
         "processes write into each other's lines",
         "json_store.py",
-        "                if self._take_folder():\n                    try:\n                        self._recover()",
+        "                if self._folder_lock.try_acquire():\n                    try:\n                        self._recover()",
         "                if True:\n                    try:\n                        self._recover()",
         ("test_json_owners.py", "test_ownership.py", "test_processes.py"),
     ),

@@ -32,8 +32,9 @@ PATIENCE = 15.0
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor these signals")
 
 PRELUDE = """
-import asyncio, json, os, signal, sys, threading, time
+import asyncio, json, os, signal, sys, threading, time, warnings
 from pathlib import Path
+warnings.filterwarnings("ignore", "This process", DeprecationWarning)  # of a fork among threads, which is what is tried here
 from {package} import (
     StoreForkedError,
     AsyncFlow, FlowError, JsonStore, OwnershipLostError, RunNotFoundError, RunOwnedError, SQLiteStore
