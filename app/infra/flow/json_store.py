@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import threading
 import time
 import weakref
 from collections import ChainMap, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +21,6 @@ from pathlib import Path
 from .codec import ValueCodec
 from .errors import (
     InvalidOptionError,
-    OwnershipLostError,
     RunExistsError,
     RunNotFoundError,
     RunOwnedError,
@@ -35,8 +33,11 @@ from .file_lock import FileLock
 from .file_system import FileSystem, regular_files, translated
 from .flusher import Flusher, check_interval
 from .forks import watch
+from .json_backup import backup
 from .json_format import Entry, attempt_row, run_row, task_row
+from .json_leases import Leases
 from .json_reader import FOLDED, JOURNAL, KEPT, LEFT_BEHIND, Reader
+from .json_ties import ancestors, innermost_first
 from .json_writer import Writer
 from .models import TERMINAL_STATES
 from .owners import Owners
@@ -97,10 +98,9 @@ class JsonStore(BaseStore):
         self._lock = threading.RLock()
         self._folder_lock = FileLock(self._place / ".lock")
         self._owners = Owners(self._place / ".owner-", _seconds("lease", lease, 1.0))
+        self._ownership = Leases(self._owners, self._reader, self._writer)
         self._flusher = Flusher(check_interval(sync_interval), self._flush_in_time)
         self._opened = self._closed = False
-        self._held: dict[str, Lease] = {}
-        """The leases that this store has, by run."""
         self._ended: dict[str, None] = {}
         """Runs that have ended and are to be folded."""
         self._parents: dict[str, str | None] = {}
@@ -129,26 +129,14 @@ class JsonStore(BaseStore):
             self._make_folder()
             self._opened, self._closed = True, False
             self._writer.new_session()
-            self._sweep()
-            self._finalizer = weakref.finalize(self, _leave, self._writer, self._owners, self._folder_lock)
+            self._left_behind(remove=True)
+            self._finalizer = weakref.finalize(self, _leave, self._writer, self._ownership, self._folder_lock)
 
     def _make_folder(self) -> None:
         missing = [path for path in (self._place, *self._place.parents) if not path.exists()]
         self._place.mkdir(parents=True, exist_ok=True)
         for path in reversed(missing):  # or a power cut could take the folder with all that is safe in it
             self._files.sync_folder(path.parent)
-
-    def _sweep(self) -> None:
-        """Remove temporary files, if there are any and nobody is at work: whoever is may just be writing one."""
-        if any(name.endswith(LEFT_BEHIND) for name in regular_files(self._place)):
-            try:
-                if self._folder_lock.try_acquire():
-                    try:
-                        self._writer.sweep()
-                    finally:
-                        self._folder_lock.release()
-            except OSError:  # one who may only read leaves them to others
-                pass
 
     def close(self) -> None:
         """See `Store.close`. Runs that are owned still are given up."""
@@ -159,16 +147,15 @@ class JsonStore(BaseStore):
                 if opened:
                     self._close()
             finally:
-                self._abandon()
+                self._detach()
                 self._parents.clear()
                 self._writer.close()
                 self._flusher.close()
-                self._owners.close()
+                self._ownership.close()
                 self._folder_lock.close()
 
-    def _abandon(self) -> None:
-        """Own nothing any more, and leave nothing to be done."""
-        self._held.clear()
+    def _detach(self) -> None:
+        """Leave nothing to be done at the program's end."""
         finalizer, self._finalizer = self._finalizer, None
         if finalizer is not None:
             finalizer.detach()
@@ -177,6 +164,7 @@ class JsonStore(BaseStore):
         if not self._ended and not self._writer.suspect:
             self._flush()
         elif self._folder_lock.acquire(self._busy_timeout):
+            self._writer.begin()
             self._recover()
             self._flush(self._ended)
         elif self._writer.suspect:
@@ -188,11 +176,11 @@ class JsonStore(BaseStore):
         """In a forked child: it has written nothing and owns nothing, and opens the folder anew when it is next used."""
         self._lock = threading.RLock()
         self._opened = False
-        self._abandon()
+        self._detach()
         self._ended.clear()
         self._writer.after_fork()
         self._folder_lock.after_fork()
-        self._owners.after_fork()
+        self._ownership.after_fork()
         self._flusher.after_fork()
 
     @contextmanager
@@ -204,6 +192,12 @@ class JsonStore(BaseStore):
                 self.open()
             yield
 
+    def _take_folder(self) -> bool:
+        if not self._folder_lock.try_acquire():
+            return False
+        self._writer.begin()
+        return True
+
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Hold the folder's lock as well; while others do, this store's other threads can read."""
@@ -211,7 +205,7 @@ class JsonStore(BaseStore):
         wait = _FIRST_WAIT
         while True:
             with self._using():
-                if self._folder_lock.try_acquire():
+                if self._take_folder():
                     try:
                         self._recover()
                         yield
@@ -248,7 +242,7 @@ class JsonStore(BaseStore):
             return False
         try:
             with translated(repr(self)):
-                if not self._opened or self._writer.suspect or not self._folder_lock.try_acquire():
+                if not self._opened or self._writer.suspect or not self._take_folder():
                     return False
                 try:
                     if changes.lease is not None:
@@ -265,14 +259,14 @@ class JsonStore(BaseStore):
             self._lock.release()
 
     def _commit(self, changes: Changes) -> None:
-        self._check_lease(changes.lease)
+        self._ownership.check(changes.lease)
         # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
         parents = ChainMap[str, str | None]({}, self._parents)
         entries = self._entries(changes, parents)
         if len(entries) > 1:
-            entries = {run_id: entries[run_id] for run_id in _innermost_first(entries, parents)}
+            entries = {run_id: entries[run_id] for run_id in innermost_first(entries, parents)}
             *others, last = entries
-            beside = [run_id for run_id in others if last not in _ancestors(run_id, parents)]
+            beside = [run_id for run_id in others if last not in ancestors(run_id, parents)]
             if beside:
                 entries[last]["beside"] = beside
         if entries:
@@ -284,7 +278,7 @@ class JsonStore(BaseStore):
             else:
                 self._ended.pop(run.id, None)
         if changes.release and changes.lease is not None:
-            self._held.pop(changes.lease.run_id)
+            self._ownership.forget(changes.lease)
 
     def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, Entry]:
         """One journal entry per run that the changes touch."""
@@ -304,7 +298,7 @@ class JsonStore(BaseStore):
         for attempt in changes.attempts:
             self._entry(entries, attempt.run_id, parents).setdefault("attempts", []).append(attempt_row(attempt))
         if changes.release and changes.lease is not None:
-            self._entry(entries, changes.lease.run_id, parents)["owner"] = [None, changes.lease.epoch, _now()]
+            self._entry(entries, changes.lease.run_id, parents)["owner"] = self._ownership.nobody(changes.lease)
         return entries
 
     def _entry(self, entries: dict[str, Entry], run_id: str, parents: ChainMap[str, str | None]) -> Entry:
@@ -350,62 +344,26 @@ class JsonStore(BaseStore):
 
     def _recover(self) -> None:
         if self._writer.suspect:
-            self._writer.recover(reversed(_innermost_first(self._writer.unsynced, self._parents)))
+            self._writer.recover(reversed(innermost_first(self._writer.unsynced, self._parents)))
 
     # --- ownership ---
 
     def claim(self, run_id: str, *, force: bool = False) -> Lease:
         """See `Store.claim`."""
         with self._writing():
-            run, content = self._reader.content(run_id)
-            owner = content.owner
-            if owner.token is not None and not force:
-                mine = owner.token == self._owners.token
-                if run_id in self._held if mine else self._owners.is_alive(owner.token):
-                    raise RunOwnedError(run_id, self._name_of(owner.token), owner.since)
-            lease = Lease(run_id, owner.epoch + 1)
-            self._writer.write({run_id: {"owner": [self._owners.token, lease.epoch, _now()]}})
+            lease, run = self._ownership.claim(run_id, force)
             self._parents[run_id] = run.parent_run_id
-            self._held[run_id] = lease
             self._flusher.committed()
             return lease
 
     def release(self, lease: Lease) -> None:
         """See `Store.release`. If it cannot be written, others have to wait for this store's end; it may claim the run again."""
-        if self._held.get(lease.run_id) != lease:
-            return
-        del self._held[lease.run_id]
-        with self._writing():
-            try:
-                run, content = self._reader.content(lease.run_id)
-            except RunNotFoundError:
-                return
-            if content.owner.epoch != lease.epoch:
-                return
-            self._writer.write({lease.run_id: {"owner": [None, lease.epoch, _now()]}})
-            if run.state in TERMINAL_STATES:  # do not leave a journal behind for that
-                self._ended[lease.run_id] = None
-            self._flusher.committed()
-
-    def _check_lease(self, lease: Lease | None) -> None:
-        """Refuse who has lost a lease. The epoch that is stored can be another one only if somebody else wrote to the journal."""
-        if lease is None:
-            return
-        owner: str | None = None
-        if self._held.get(lease.run_id) == lease:
-            if self._writer.is_current(lease.run_id):
-                return
-            stored = self._reader.content(lease.run_id)[1].owner
-            if stored.epoch == lease.epoch:
-                self._writer.reopen(lease.run_id)
-                return
-            owner = self._name_of(stored.token)
-            del self._held[lease.run_id]
-        raise OwnershipLostError(lease.run_id, owner)
-
-    def _name_of(self, token: str | None) -> str | None:
-        owner = self._owners.owner(token) if token is not None else None
-        return str(owner) if owner is not None else None
+        if self._ownership.forget(lease):
+            with self._writing():
+                run = self._ownership.give_up(lease)
+                if run is not None and run.state in TERMINAL_STATES:  # do not leave a journal behind for that
+                    self._ended[run.id] = None
+                self._flusher.committed()
 
     # --- reading ---
 
@@ -443,61 +401,61 @@ class JsonStore(BaseStore):
     # --- housekeeping ---
 
     def check(self) -> list[str]:
-        """See `Store.check`. Reads all files; other processes may write meanwhile."""
+        """See `Store.check`. Reads all files; others may write meanwhile."""
         with self._using():
-            found = list(self._reader.problems())
+            left = self._left_behind()
+        with translated(repr(self)):
+            return [
+                *self._reader.problems(),
+                *(f"{self!r}: {name} was left behind by a process that was killed" for name in left),
+            ]
+
+    def _left_behind(self, remove: bool = False) -> list[str]:
+        """Temporary files that nobody is just writing, since nobody else is at work."""
+        if not self._temporary_files():
+            return []
+        try:
+            if not self._take_folder():
+                return []
             try:
-                if self._folder_lock.try_acquire():  # or somebody may just be writing them
-                    try:
-                        left = [name for name in regular_files(self._place) if name.endswith(LEFT_BEHIND)]
-                        found.extend(f"{self!r}: {name} was left behind by a process that was killed" for name in left)
-                    finally:
-                        self._folder_lock.release()
-            except OSError:  # one who may only read finds none
-                pass
-            return found
+                names = self._temporary_files()
+                for name in names if remove else ():
+                    self._files.unlink(self._place / name)
+                return names
+            finally:
+                self._folder_lock.release()
+        except OSError:  # one who may only read cannot tell, and leaves them to others
+            return []
+
+    def _temporary_files(self) -> list[str]:
+        return [name for name in regular_files(self._place) if name.endswith(LEFT_BEHIND)]
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """See `Store.backup`. The copy is a folder; nobody owns the runs in it."""
-        target = Path(path).absolute()
         with translated(repr(self)):
-            if os.path.lexists(target):
-                raise StoreError(repr(self), f"{str(target)!r} exists already; name another path for the backup")
-            temporary = target.with_name(f".{target.name}.{os.urandom(4).hex()}.tmp")
-            temporary.mkdir(0o700)
             try:
-                with self._writing():
-                    names = [name for name in regular_files(self._place) if name.endswith((FOLDED, JOURNAL, KEPT))]
-                    for name in names:
-                        self._files.create(temporary / name, self._files.read(self._place / name) or b"", sync=False)
-                for name in names:  # not while others wait
-                    self._files.sync_file(temporary / name)
-                self._files.sync_folder(temporary)
-                temporary = temporary.rename(target)
-                self._files.sync_folder(target.parent)
-            except BaseException:
-                shutil.rmtree(temporary, ignore_errors=True)
-                raise
+                backup(self._place, Path(path).absolute(), (FOLDED, JOURNAL, KEPT), self._files, self._writing())
+            except FileExistsError as error:
+                raise StoreError(repr(self), f"{os.fspath(path)!r} exists already; name another path for the backup") from error
 
     def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
         with self._writing():
-            self._check_lease(lease)
+            self._ownership.check(lease)
             depths: dict[str, int] = {}
             beside: set[str] = set()
             for run_id in run_ids:  # the outermost first
                 run, content = self._reader.content(run_id)
-                owner = content.owner.token if run_id != lease.run_id else None
-                if run.state not in TERMINAL_STATES or (owner is not None and self._owners.is_alive(owner)):
-                    raise RunOwnedError(run_id, self._name_of(owner), content.owner.since)  # it was set back a moment ago
+                if run_id != lease.run_id:
+                    self._ownership.check_free(run_id, content.owner)
+                if run.state not in TERMINAL_STATES:  # it was set back a moment ago
+                    raise RunOwnedError(run_id)
                 depths[run_id] = depths.get(run.parent_run_id or "", -1) + 1
                 beside |= content.beside
             levels: defaultdict[int, list[str]] = defaultdict(list)
             for run_id, depth in depths.items():
                 levels[depth].append(run_id)
-            # What says in their journals that it counts because of one of these is to count without.
-            self._writer.fold(sorted(beside.difference(run_ids)))
-            self._writer.remove([levels[depth] for depth in sorted(levels, reverse=True)])
-            self._held.pop(lease.run_id)
+            self._writer.remove([levels[depth] for depth in sorted(levels, reverse=True)], sorted(beside))
+            self._ownership.forget(lease)
             for run_id in run_ids:
                 self._parents.pop(run_id, None)
                 self._ended.pop(run_id, None)
@@ -507,7 +465,7 @@ class JsonStore(BaseStore):
             self._writer.sync_names()
 
 
-def _leave(writer: Writer, owners: Owners, lock: FileLock) -> None:
+def _leave(writer: Writer, leases: Leases, lock: FileLock) -> None:
     """What is done for a store that nobody has closed, when nobody has it any more, or the program ends."""
     try:
         if not writer.suspect:
@@ -515,21 +473,8 @@ def _leave(writer: Writer, owners: Owners, lock: FileLock) -> None:
     except OSError:  # there is nobody left to tell; what a kill would leave, this leaves
         pass
     writer.close()
-    owners.close()
+    leases.close()
     lock.close()
-
-
-def _innermost_first(run_ids: Iterable[str], parents: Mapping[str, str | None]) -> list[str]:
-    return sorted(run_ids, key=lambda run_id: len(_ancestors(run_id, parents)), reverse=True)
-
-
-def _ancestors(run_id: str, parents: Mapping[str, str | None]) -> list[str]:
-    ancestors: list[str] = []
-    parent = parents.get(run_id)
-    while parent is not None and len(ancestors) < len(parents):  # what people save may name itself as its parent
-        ancestors.append(parent)
-        parent = parents.get(parent)
-    return ancestors
 
 
 def _is_large(changes: Changes) -> bool:
@@ -545,7 +490,3 @@ def _seconds(option: str, value: float, least: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
         raise InvalidOptionError(option, value, f"a number of seconds from {least:g} on")
     return float(value)
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

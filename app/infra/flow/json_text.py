@@ -17,16 +17,16 @@ LENGTH = 128 * 1024
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
-
-
-def compact(tree: Any) -> str:
-    """The shortest text of some data, in ASCII."""
-    return json.dumps(tree, separators=(",", ":"))
+compact = json.JSONEncoder(separators=(",", ":")).encode
+"""The shortest text of some data, in ASCII."""
 
 
 def dumps(entry: Mapping[str, Any]) -> str:
     """The shortest text of a JSON object, in ASCII."""
-    if all(type(value) is not list or len(value) <= ROWS for value in entry.values()):
+    for value in entry.values():
+        if type(value) is list and len(value) > ROWS:
+            break
+    else:
         return compact(entry)
     return "{" + ",".join(f"{compact(key)}:{_list(value)}" for key, value in entry.items()) + "}"
 

@@ -15,6 +15,21 @@ Tie = tuple[str, str, int]
 """Names a commit over several runs: the last of them, the session of the store that made it, and its number in that session."""
 
 
+def innermost_first(run_ids: Iterable[str], parents: Mapping[str, str | None]) -> list[str]:
+    """The order in which a commit is written: the outermost run, whose entry makes the others count, is the last."""
+    return sorted(run_ids, key=lambda run_id: len(ancestors(run_id, parents)), reverse=True)
+
+
+def ancestors(run_id: str, parents: Mapping[str, str | None]) -> list[str]:
+    """The runs of which a run is a subflow's, as far as `parents` tells."""
+    found: list[str] = []
+    parent = parents.get(run_id)
+    while parent is not None and len(found) < len(parents):  # what people save may name itself as its parent
+        found.append(parent)
+        parent = parents.get(parent)
+    return found
+
+
 def tie(entries: Sequence[Entry], name: Tie) -> None:
     """Make one commit of entries, whose last one is of the last run.
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError
-from .file_system import FileSystem, regular_files
+from .file_system import FileSystem
 from .json_format import GRAPH, VERSION, Entry, file_stem, folded
 from .json_journal import Journal, line, new_journal
-from .json_reader import FOLDED, JOURNAL, KEPT, LEFT_BEHIND, TEMPORARY, Reader
+from .json_reader import FOLDED, JOURNAL, KEPT, TEMPORARY, Reader
 from .json_ties import Tie, commits_of, tie, ties_of
 
 OPEN_JOURNALS = 64
@@ -56,6 +56,8 @@ class Writer:
         self._files = files
         self._journals: OrderedDict[str, _OpenJournal] = OrderedDict()
         """The least recently used first."""
+        self._looked_at: set[str] = set()
+        """Those of which it is known, while the folder's lock is held, that they are as we left them."""
         self.unsynced: dict[str, None] = {}
         """Runs with commits that may not have reached the disk, in the order in which they were first touched."""
         self._names_unsynced = False
@@ -78,6 +80,10 @@ class Writer:
         """Name the commits over several runs anew: nobody else's go by this name, nor those before one that failed."""
         self._session = os.urandom(8).hex()
         self._number = 0
+
+    def begin(self) -> None:
+        """To be called whenever the folder's lock was taken: before that, anybody may have written."""
+        self._looked_at.clear()
 
     def close(self) -> None:
         """Give up all descriptors; what is unsynced stays so."""
@@ -202,9 +208,12 @@ class Writer:
         journal = self._journals.get(run_id)
         if journal is None:
             return False
+        if run_id in self._looked_at:
+            return True
         found = self._files.identity(journal.path)
         if found is not None and found[0] == journal.file and found[2] == journal.length:
             self._journals.move_to_end(run_id)
+            self._looked_at.add(run_id)
             return True
         # It was folded away or moved, so nobody reads what is written there; or somebody wrote to it, and may have been killed.
         self._let_go(run_id)
@@ -406,12 +415,15 @@ class Writer:
 
     # --- removal ---
 
-    def remove(self, levels: Sequence[Sequence[str]]) -> None:
+    def remove(self, levels: Sequence[Sequence[str]], beside: Iterable[str]) -> None:
         """Remove runs with all their files. A kill at any point leaves each of them whole or gone, and none without its parent.
 
         Args:
             levels: the runs; those of subflows before those that they are of.
+            beside: runs, of these or others, whose journals may say that entries count because of ones that go, and not as those
+                of a subflow, which goes first. They are to count without them.
         """
+        self.fold(run_id for run_id in beside if self._files.identity(self._reader.path(run_id, JOURNAL)) is not None)
         for run_id in (run_id for level in levels for run_id in level):
             self._make_one_file(run_id)
         self._names_unsynced = True  # a fold leaves it open when its journal is gone
@@ -442,9 +454,3 @@ class Writer:
         self._let_go(run_id)
         self._files.unlink(self._reader.path(run_id, JOURNAL))
         return True
-
-    def sweep(self) -> None:
-        """Remove what a kill in the middle of a fold has left behind."""
-        for name in regular_files(self._reader.folder):
-            if name.endswith(LEFT_BEHIND):
-                self._files.unlink(self._reader.folder / name)

@@ -185,8 +185,8 @@ def kill(store: JsonStore) -> None:
     store._writer.after_fork()
     store._flusher.close()
     store._folder_lock.close()
-    store._owners.close()
-    store._abandon()
+    store._ownership.close()
+    store._detach()
     store._opened, store._closed = False, True
 
 

@@ -148,7 +148,7 @@ def test_a_flush_is_of_the_file_that_has_the_name(folder: Path, files: HookedFil
     synced: list[int] = []
     with JsonStore(folder, files=files, sync_interval=None) as first, JsonStore(folder, files=files, sync_interval=None) as other:
         first.commit(Changes(new_runs=[a_run("last"), a_run("run")]))
-        other.commit(Changes(tasks=[a_task(0, "last")]))
+        other.commit(Changes(tasks=[a_task(0, "last")], flush=True))
         first.commit(Changes(runs=[a_run("last", state=State.SUCCESS)], flush=True))
         first.commit(Changes(tasks=[a_task(0, "run"), a_task(1, "last")]))
         other.commit(Changes(tasks=[a_task(1, "run")]))

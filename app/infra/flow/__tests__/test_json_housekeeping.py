@@ -12,8 +12,8 @@ import pytest
 from .. import Changes, JsonStore, State, StoreError
 from ..errors import OwnershipLostError, RunOwnedError
 from ..testing.store_contract import NOON, a_run, a_task, snapshot
-from .json_folders import Copies, HookedFiles, Recorder, RecordingFiles, fail, files_in, found_in, full_disk, kill
-from .power_cuts import cut
+from .json_folders import Copies, HookedFiles, Recorder, RecordingFiles, UnsyncedFiles, fail, files_in, found_in, full_disk, kill
+from .power_cuts import cut, lay_out
 
 
 @pytest.fixture
@@ -241,6 +241,31 @@ def test_a_kill_while_runs_are_removed(store: JsonStore, folder: Path, files: Ho
         assert files_in(copy) == {}
 
 
+def test_a_power_cut_while_runs_are_removed(folder: Path) -> None:
+    """After a power cut at any point of it each run is whole or gone, none is without its parent, and nothing is damaged."""
+    folder.mkdir()
+    recorder = Recorder(folder)
+    with JsonStore(folder, sync_interval=None, files=RecordingFiles(recorder)) as store:
+        tree = a_tree(store, "again")
+        store.commit(Changes(tasks=[a_task(1, run_id) for run_id in tree], flush=True))
+        before, began = snapshot(store), len(recorder.trace)
+        assert len(store.prune()) == 3
+        ended = len(recorder.trace)
+    rng = Random(5)
+    gone = 0
+    for moment in range(began, ended + 1):
+        for _ in range(10):
+            lay_out(cut(recorder.trace, moment, rng)[0], folder.with_name("cut"))
+            with JsonStore(folder.with_name("cut"), files=UnsyncedFiles()) as store:
+                found = snapshot(store)
+                assert not [problem for problem in store.check() if "which is not there" not in problem]
+            assert sorted(found["order"]) == sorted(tree[: len(found["order"])])
+            assert all(found[run_id] == before[run_id] for run_id in found["order"])
+            gone += not found["order"]
+            assert moment < ended or not found["order"], "it came back"
+    assert gone
+
+
 def test_a_run_that_counts_because_of_one_that_goes(store: JsonStore, folder: Path) -> None:
     """Where one commit made runs that are no kin, and the run that made it count is removed, the others stay."""
     store.commit(Changes(new_runs=[a_run(run_id) for run_id in ("first", "second", "third")]))
@@ -251,6 +276,27 @@ def test_a_run_that_counts_because_of_one_that_goes(store: JsonStore, folder: Pa
     after = found_in(folder)
     assert after["order"] == ["second", "first"]
     assert (after["first"], after["second"]) == (before["first"], before["second"])
+
+
+def test_a_kill_while_runs_go_that_count_because_of_each_other(store: JsonStore, folder: Path, files: HookedFiles) -> None:
+    """Subflow runs that were written by one commit without their parent's are whole or gone as well, whichever goes first."""
+    tree = ["root", "first", "second", "third"]
+    store.commit(Changes(new_runs=[a_run(run_id, parent_run_id="root" if run_id != "root" else None) for run_id in tree]))
+    for number in range(3):
+        store.commit(Changes(tasks=[a_task(number, run_id) for run_id in tree[1:]]))
+    ended = [
+        a_run(run_id, parent_run_id="root" if run_id != "root" else None, state=State.SUCCESS, ended=NOON) for run_id in tree
+    ]
+    store.commit(Changes(runs=ended))
+    before = snapshot(store)
+    copies = Copies(folder)
+    with files.before(unlink=copies.take, sync_folder=copies.take, replace=copies.take):
+        assert len(store.prune()) == 4
+    assert len(copies.made) > 8
+    for copy in copies.made:
+        found = found_in(copy)
+        for run_id in found["order"]:
+            assert found[run_id] == before[run_id]
 
 
 def test_what_a_run_counts_by_is_on_the_disk_before_it_is_folded(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -286,7 +287,7 @@ def test_a_claim_that_failed_can_be_made_again(store: JsonStore) -> None:
     with files.before(write=full_disk(0)), pytest.raises(StoreError):
         store.claim("run")
     first = store.claim("run")
-    store._held.clear()
+    store._ownership._held.clear()
     assert store.claim("run").epoch == first.epoch + 1
 
 
@@ -397,6 +398,7 @@ def in_a_child(work: Callable[[], None]) -> int:
         pid = os.fork()
     if pid == 0:
         code = 1
+        signal.alarm(30)  # one that is stuck is killed
         try:
             work()
             code = 0
@@ -441,7 +443,7 @@ def test_a_forked_child_opens_the_store_anew(make: Callable[..., JsonStore], fol
 
 @needs_posix
 def test_a_fork_in_the_middle_of_a_commit(make: Callable[..., JsonStore]) -> None:
-    """A child that is forked while all locks are held is not stuck, and waits for its parent like any other process."""
+    """A child that is forked while a thread holds all locks is not stuck, and waits for its parent like any other process."""
     store = make()
     store.commit(Changes(new_runs=[a_run()]))
 
@@ -451,8 +453,19 @@ def test_a_fork_in_the_middle_of_a_commit(make: Callable[..., JsonStore]) -> Non
         with pytest.raises(StoreBusyError):
             store.commit(Changes(tasks=[a_task()]))
 
-    with store._writing():
-        assert in_a_child(work) == 0
+    inside, outside = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store._writing():
+            inside.set()
+            outside.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait(30)
+    assert in_a_child(work) == 0
+    outside.set()
+    holder.join()
     store.commit(Changes(tasks=[a_task()]))
     assert in_a_child(lambda: store.commit(Changes(tasks=[a_task(1)]))) == 0
     assert len(store.read_tasks("run")) == 2

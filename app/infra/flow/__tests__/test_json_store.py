@@ -98,6 +98,23 @@ def test_a_symbolic_link_is_not_followed(folder: Path, tmp_path: Path, name: str
     assert target.read_text() == "precious"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="making a link needs a privilege on Windows")
+@pytest.mark.parametrize(("name", "state"), [("run.journal", State.RUNNING), ("run.json", State.SUCCESS)])
+def test_not_even_a_link_to_a_file_of_ours(store: JsonStore, folder: Path, tmp_path: Path, name: str, state: State) -> None:
+    """Where a link stands in a run's place, the file that it leads to is neither read nor written, though it is the run's."""
+    store.commit(Changes(new_runs=[a_run(state=state)], flush=True))
+    store.close()
+    target = (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(target)
+    before = target.read_bytes()
+    store.open()
+    for use in (lambda: store.read_run("run"), lambda: store.commit(Changes(tasks=[a_task()])), lambda: store.claim("run")):
+        with pytest.raises(StoreError, match=name):
+            use()
+    assert store.list_runs() == []
+    assert target.read_bytes() == before
+
+
 # --- the readable file ---
 
 
