@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 
-from .errors import InvalidOptionError
+from .options import seconds_of
 
 IDLE = 2.0
 """Seconds after which a timer with nothing to wait for ends; the next commit that is not flushed starts another."""
@@ -22,14 +22,10 @@ def check_interval(sync_interval: float | timedelta | None) -> float | None:
     Raises:
         InvalidOptionError: it is no number of seconds from 0 on.
     """
-    seconds = sync_interval.total_seconds() if isinstance(sync_interval, timedelta) else sync_interval
-    if seconds is None:
+    if sync_interval is None:
         return None
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds <= 86_400:
-        raise InvalidOptionError(
-            "sync_interval", sync_interval, "a number of seconds from 0 (each commit) to a day, or None (the end of a run)"
-        )
-    return float(seconds)
+    expected = "a number of seconds from 0 (each commit) to a day, or None (the end of a run)"
+    return seconds_of("sync_interval", sync_interval, expected, most=86_400)
 
 
 class Flusher:

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from .errors import InvalidOptionError
 from .models import TERMINAL_STATES, ExecutionState
+from .options import seconds_of
 from .records import RunRecord
 
 
@@ -34,11 +35,9 @@ def prune_policy(
     Raises:
         InvalidOptionError: an age or number below 0, or a state in which no run ends.
     """
-    seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-    if seconds is None:
-        seconds = 0.0
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 <= seconds < 1e11:
-        raise InvalidOptionError("older_than", older_than, "a timedelta, or a number of seconds from 0 on")
+    seconds = 0.0
+    if older_than is not None:
+        seconds = seconds_of("older_than", older_than, "a timedelta, or a number of seconds from 0 on", most=1e11)
     if type(keep) is not int or keep < 0:
         raise InvalidOptionError("keep", keep, "a whole number from 0 on")
     wanted = TERMINAL_STATES if states is None else _states(states)

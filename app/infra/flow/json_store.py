@@ -42,11 +42,7 @@ from .json_writer import Writer
 from .models import TERMINAL_STATES
 from .owners import Owners
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
-from .store import BaseStore
-
-AT_ONCE_RECORDS = 512
-AT_ONCE_SIZE = 256 * 1024
-"""Larger commits than these, in records and in characters, are not made on the event loop."""
+from .store import BaseStore, busy_timeout_of, is_large, lease_of
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.0001, 0.005  # seconds between two looks at the folder's lock
 _logger = logging.getLogger("night_batch.json_store")
@@ -89,7 +85,7 @@ class JsonStore(BaseStore):
         if not isinstance(folder, (str, os.PathLike)):
             raise InvalidOptionError("folder", folder, "the name of a folder")
         self.folder = Path(folder)
-        self._busy_timeout = _seconds("busy_timeout", busy_timeout, 0.0)
+        self._busy_timeout = busy_timeout_of(busy_timeout)
         # A program that changes its working directory must not take half of a run along.
         self._place = self.folder.absolute()
         self._files = files if files is not None else FileSystem()
@@ -97,7 +93,7 @@ class JsonStore(BaseStore):
         self._writer = Writer(self._reader, self._files)
         self._lock = threading.RLock()
         self._folder_lock = FileLock(self._place / ".lock")
-        self._owners = Owners(self._place / ".owner-", _seconds("lease", lease, 1.0))
+        self._owners = Owners(self._place / ".owner-", lease_of(lease))
         self._ownership = Leases(self._owners, self._reader, self._writer)
         self._flusher = Flusher(check_interval(sync_interval), self._flush_in_time)
         self._opened = self._closed = False
@@ -236,7 +232,7 @@ class JsonStore(BaseStore):
         run_ids.update(record.run_id for records in (changes.tasks, changes.attempts) for record in records)
         if changes.lease is not None and changes.release:
             run_ids.add(changes.lease.run_id)
-        if changes.new_runs or len(run_ids) > 1 or _is_large(changes) or self._flusher.is_due(changes.flush):
+        if changes.new_runs or len(run_ids) > 1 or is_large(changes) or self._flusher.is_due(changes.flush):
             return False
         if not self._lock.acquire(blocking=False):
             return False
@@ -475,18 +471,3 @@ def _leave(writer: Writer, leases: Leases, lock: FileLock) -> None:
     writer.close()
     leases.close()
     lock.close()
-
-
-def _is_large(changes: Changes) -> bool:
-    if len(changes.runs) + len(changes.tasks) + len(changes.attempts) > AT_ONCE_RECORDS:
-        return True
-    texts = [text for run in changes.runs for text in (run.params, run.graph)]
-    texts.extend(text for task in changes.tasks for text in (task.input, task.output, task.error, task.logs) if text is not None)
-    texts.extend(text for attempt in changes.attempts for text in (attempt.error, attempt.logs) if text is not None)
-    return sum(map(len, texts)) > AT_ONCE_SIZE
-
-
-def _seconds(option: str, value: float, least: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise InvalidOptionError(option, value, f"a number of seconds from {least:g} on")
-    return float(value)

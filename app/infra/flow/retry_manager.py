@@ -12,6 +12,7 @@ from typing import Literal
 from .errors import InvalidOptionError
 from .graph import Graph
 from .models import Failure
+from .options import seconds_of
 
 MAX_DELAY = 10 * 365 * 24 * 3600.0
 """Seconds; a delay beyond ten years is a mistake, and would overflow dates further down."""
@@ -71,13 +72,10 @@ def retry_policy(
         raise InvalidOptionError("max_retries", max_retries, "a whole number from 0 on", task_id)
     if max_retries == 0 and retry_delay is None and max_interruptions == MAX_INTERRUPTIONS and on_interrupt == "retry":
         return NO_RETRY
-    seconds = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else retry_delay
-    if seconds is None:
-        seconds = 0.0
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise InvalidOptionError("retry_delay", retry_delay, "a number of seconds or a timedelta", task_id)
-    if not 0 <= seconds <= MAX_DELAY:  # NaN is refused here too: it compares with nothing
-        raise InvalidOptionError("retry_delay", retry_delay, "from 0 seconds to ten years", task_id)
+    seconds = 0.0
+    if retry_delay is not None:
+        expected = "a number of seconds or a timedelta, from 0 seconds to ten years"
+        seconds = seconds_of("retry_delay", retry_delay, expected, most=MAX_DELAY, task_id=task_id)
     return RetryPolicy(max_retries, float(seconds), max_interruptions, on_interrupt)
 
 

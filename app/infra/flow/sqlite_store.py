@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import sqlite3
-import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -37,15 +36,11 @@ from .owners import Owners
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .sqlite_file import Mark, SQLiteFile, WouldWait
 from .sqlite_schema import POSITIONS, WEIGHT, row_crc
-from .store import BaseStore
+from .store import BaseStore, busy_timeout_of, is_large, lease_of
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("night_batch.sqlite_store")
-
-AT_ONCE_ROWS = 512
-AT_ONCE_SIZE = 256 * 1024
-"""Larger commits than these, in rows and in characters, are not made on the event loop."""
 
 _SAVE_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 21)})"
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
@@ -125,9 +120,9 @@ class SQLiteStore(BaseStore):
         if os.fspath(path) == ":memory:":
             raise InvalidOptionError("path", path, "the name of a file; for a store in memory, use MemoryStore")
         self.path = Path(path)
-        self._busy_timeout = check_seconds("busy_timeout", busy_timeout)
+        self._busy_timeout = busy_timeout_of(busy_timeout)
         self._file = SQLiteFile(self.path, repr(self), self._busy_timeout, check_interval(sync_interval), _count_of)
-        self._owners = Owners(self._beside("-owner-"), check_seconds("lease", lease, 1.0))
+        self._owners = Owners(self._beside("-owner-"), lease_of(lease))
         self._held: dict[str, tuple[int, int]] = {}
         """The runs that this store owns, each with its epoch, and as of which count of `SQLiteFile.rivals`."""
         self._known: dict[str, _Known] = {}
@@ -163,7 +158,6 @@ class SQLiteStore(BaseStore):
     def after_fork(self) -> None:
         """In a forked child: it owns nothing."""
         self._held = {}
-        self._claiming = threading.Lock()
         self._owners.after_fork()
 
     # --- writing ---
@@ -174,7 +168,7 @@ class SQLiteStore(BaseStore):
 
     def commit_at_once(self, changes: Changes) -> bool:
         """See `Store.commit_at_once`."""
-        if len(changes.tasks) + len(changes.attempts) + len(changes.runs) > AT_ONCE_ROWS or _size(changes) > AT_ONCE_SIZE:
+        if is_large(changes):
             return False
         try:
             self._commit(changes, wait=False)
@@ -279,7 +273,7 @@ class SQLiteStore(BaseStore):
         if known is None or known.rivals < (self._file.rivals if alone is None else alone):
             known = self._known[run_id] = self._learn(writer, run_id)
         elif known.rivals != self._file.rivals:
-            row = writer.execute("SELECT epoch, owner FROM runs WHERE no = ?", (known.no,)).fetchone()
+            row = writer.execute("SELECT epoch FROM runs WHERE no = ?", (known.no,)).fetchone()
             if row is None:  # it was removed meanwhile
                 raise RunNotFoundError(run_id, repr(self))
             known.rivals = self._file.rivals
@@ -661,17 +655,6 @@ class SQLiteStore(BaseStore):
         self._file.shrink()
 
 
-def check_seconds(option: str, value: float, least: float = 0.0) -> float:
-    """A number of seconds that makes sense.
-
-    Raises:
-        InvalidOptionError: it is none, or less than `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value < float("inf"):
-        raise InvalidOptionError(option, value, f"a number of seconds from {least:g} on")
-    return float(value)
-
-
 def _count_of(connection: sqlite3.Connection, number: int) -> int | None:
     """How many commits of a run the file holds; more than any where the run was removed; None where it was never made."""
     of_tasks = "coalesce((SELECT max(commits) FROM tasks WHERE key BETWEEN ? AND ?), 0)"
@@ -712,15 +695,3 @@ def _put(crcs: array[int], position: int, crc: int) -> None:
         # In large steps: a run's tasks come one after the other.
         crcs.extend([0] * (missing if missing > 1 else max(1, len(crcs) // 8)))
     crcs[position] = crc
-
-
-def _size(changes: Changes) -> int:
-    size = 0
-    for task in changes.tasks:
-        if task.output is not None:
-            size += len(task.output)
-        if task.error is not None:
-            size += len(task.error)
-    for run in changes.runs:
-        size += len(run.params)
-    return size

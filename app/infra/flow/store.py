@@ -20,8 +20,13 @@ from .codec import ValueCodec
 from .errors import OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
 from .housekeeping import prune_policy, trees_to_prune
 from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
+from .options import seconds_of
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .views import attempts, task_instance, task_record, to_moment, workflow_run
+
+AT_ONCE_RECORDS = 512
+AT_ONCE_SIZE = 256 * 1024
+"""Larger commits than these, in records and in characters, are not made on the event loop."""
 
 S = TypeVar("S", bound="Store")
 B = TypeVar("B", bound="BaseStore")
@@ -230,6 +235,38 @@ class Store(Protocol):
             The ids of the runs that were removed.
         """
         ...
+
+
+def is_large(changes: Changes) -> bool:
+    """Whether a commit would take too long to be made on the event loop."""
+    if len(changes.runs) + len(changes.tasks) + len(changes.attempts) > AT_ONCE_RECORDS:
+        return True
+    size = sum(len(run.params) + len(run.graph) for run in changes.runs)
+    for task in changes.tasks:
+        for text in (task.input, task.output, task.error, task.logs):
+            if text is not None:
+                size += len(text)
+    for attempt in changes.attempts:
+        size += len(attempt.error or "") + len(attempt.logs or "")
+    return size > AT_ONCE_SIZE
+
+
+def busy_timeout_of(seconds: float) -> float:
+    """How long a store waits for others, checked.
+
+    Raises:
+        InvalidOptionError: it is no number of seconds from 0 on.
+    """
+    return seconds_of("busy_timeout", seconds, "a number of seconds from 0 on")
+
+
+def lease_of(seconds: float) -> float:
+    """How long an owner may give no sign of life, checked.
+
+    Raises:
+        InvalidOptionError: it is no number of seconds from 1 on.
+    """
+    return seconds_of("lease", seconds, "a number of seconds from 1 on", least=1.0)
 
 
 def outermost(store: Store, run_id: str) -> str:
