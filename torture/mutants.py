@@ -156,9 +156,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "a transaction split in two",
         "a kill in the middle of a commit leaves half of it",
         "sqlite_store.py",
-        "        if tasks:\n            size += self._write_tasks",
+        "        if writing.rows:\n            writer.executemany",
         '        writer.execute("COMMIT")\n        writer.execute("BEGIN IMMEDIATE")\n'
-        "        if tasks:\n            size += self._write_tasks",
+        "        if writing.rows:\n            writer.executemany",
         (*POWER_SQLITE, "test_sqlite_store.py"),
     ),
     Mutant(
@@ -386,7 +386,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "sqlite: rows are not checked",
         "a changed value in a row is believed",
         "sqlite_store.py",
-        "if row_crc(*row[:17]) != row[17]:",
+        "if task_crc(row[:17]) != row[17]:",
         "if False:",
         ("test_sqlite_damage.py",),
     ),
@@ -401,7 +401,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sqlite: the witness is not heard",
         "commits that vanished with a damaged -wal file are not missed",
-        "sqlite_file.py",
+        "witness.py",
         "if found is None or found < count:",
         "if False:",
         ("test_sqlite_damage.py",),

@@ -203,10 +203,10 @@ class Context:
             return self._pushed
         return self._scope.codec.encode(returned, "output", self.task_id)
 
-    def _changed_params(self) -> dict[str, str | None]:
-        """The params that the attempt changed, as stored text; None for one that it deleted."""
+    def _changed_params(self) -> dict[str, str | None] | None:
+        """The params that the attempt changed, as stored text; None for one that it deleted. None if it never looked at them."""
         if self._params is None:
-            return {}
+            return None
         params, before = self._params
         changed: dict[str, str | None] = {key: None for key in before if key not in params}
         for key, value in params.items():
@@ -220,6 +220,8 @@ class Context:
     def _logs_text(self) -> str | None:
         """The stored text of what the attempt logged."""
         logs = self._logs
+        if not logs:
+            return None
         if self._log_lines_left_out:
             last = f"... {self._log_lines_left_out:,} more lines were left out here; the logger got them all"
             logs = [*logs, (logs[-1][0], logging.WARNING, last)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import CodeType, FunctionType
@@ -99,6 +99,8 @@ class FlowDefinition:
     """Takes the secrets out of texts that are kept; it holds for the flows nested in this one too."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
+    _graph_text: tuple[Graph, str] | None = None
+    """Kept together with the graph that it is the text of."""
 
     def __post_init__(self) -> None:
         check_name("flow name", self.name)
@@ -271,12 +273,16 @@ class FlowDefinition:
 
     def graph_text(self) -> str:
         """The graph as text that is stored with a run: each task's dependencies, and the flow it nests if any."""
-        return json.dumps(self._graph_rows(), separators=(",", ":"))
-
-    def _graph_rows(self) -> dict[str, list[Any]]:
         graph = self.graph()
+        if self._graph_text is None or self._graph_text[0] is not graph:  # it was changed since
+            self._graph_text = graph, json.dumps(self._graph_rows(), separators=(",", ":"))
+        return self._graph_text[1]
+
+    def _graph_rows(self) -> dict[str, Sequence[Any]]:
         return {
-            task_id: [*graph.upstream(task_id)] if task.child is None else [*graph.upstream(task_id), {"flow": task.child.name}]
+            task_id: tuple(dict.fromkeys(task.depends_on))
+            if task.child is None
+            else (*dict.fromkeys(task.depends_on), {"flow": task.child.name})
             for task_id, task in self.tasks.items()
         }
 
@@ -307,7 +313,7 @@ def nested_flows(graph_text: str) -> dict[str, str]:
     return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict)}
 
 
-def _comparable(row: list[Any]) -> list[Any]:
+def _comparable(row: Sequence[Any]) -> list[Any]:
     return sorted(row, key=str)
 
 

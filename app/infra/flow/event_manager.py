@@ -29,6 +29,11 @@ class EventManager:
     def __repr__(self) -> str:
         return f"<EventManager, {len(self._handlers)} subscribed>"
 
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens."""
+        return bool(self._handlers)
+
     def subscribe(self, handler: Callable[[E], object], *event_types: type[E]) -> Callable[[], None]:
         """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
 

@@ -9,8 +9,8 @@ import asyncio
 import contextvars
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import CoroutineType
@@ -45,7 +45,7 @@ class Outcome:
 
     call: Call
     output: str | None = None
-    params: dict[str, str | None] = field(default_factory=dict)
+    params: Mapping[str, str | None] | None = None
     logs: str | None = None
     failure: Failure | None = None
     cancelled: bool = False
@@ -133,16 +133,15 @@ class CoroutineExecutor:
 
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
-        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._tasks: dict[Call, asyncio.Task[None]] = {}
 
     def __repr__(self) -> str:
         return f"<CoroutineExecutor, {len(self._tasks)} under way>"
 
     def start(self, call: Call) -> None:
         """See `Executor.start`."""
-        task = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
-        self._tasks[task] = None
-        task.add_done_callback(self._tasks.pop)
+        # Not forgotten by a callback of the task, which would cost a turn of the loop's machinery for each one.
+        self._tasks[call] = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
 
     async def _run(self, call: Call) -> None:
         try:
@@ -153,17 +152,19 @@ class CoroutineExecutor:
             raise
         except BaseException as error:
             outcome = _raised(call, error)
+        finally:
+            self._tasks.pop(call, None)
         self._deliver(outcome)
 
     def cancel(self) -> None:
         """See `Executor.cancel`."""
-        for task in list(self._tasks):
+        for task in list(self._tasks.values()):
             cancel_once(task)
 
     async def wait(self, seconds: float) -> None:
         """See `Executor.wait`."""
         if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=seconds)
+            await asyncio.wait(list(self._tasks.values()), timeout=seconds)
 
     def close(self) -> None:
         """See `Executor.close`. There is nothing to give up: its attempts were cancelled, or have ended."""

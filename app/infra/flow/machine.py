@@ -6,6 +6,7 @@ events, then acts on what became ready.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -91,13 +92,15 @@ class Step:
     """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order."""
 
     changes: Changes = field(default_factory=Changes)
-    events: list[told.Event] = field(default_factory=list[told.Event])
+    events: list[told.Event] = field(default_factory=list)
     ready: list[tuple[RunMachine, TaskRecord]] = field(default_factory=list)
     """Tasks that may start now."""
     delayed: list[tuple[RunMachine, TaskRecord, float]] = field(default_factory=list)
     """Tasks that may start after so many seconds."""
     finished: list[RunMachine] = field(default_factory=list)
     """Runs that reached their end in this step."""
+    heard: bool = True
+    """Whether anybody listens: if not, the events that come with every task are not made."""
 
     def __bool__(self) -> bool:
         return bool(self.changes)
@@ -132,8 +135,10 @@ class RunMachine:
         self.tasks = {record.task_id: record for record in tasks}
         self._policies = policies
         self._kept = kept
-        self._pending: dict[str, int] = {}
-        """Of each task that waits: how many of its upstreams have not ended."""
+        self._records: list[TaskRecord] = []
+        """By position in the graph, once the run has begun."""
+        self._pending = array("I")
+        """Of each of these that waits: how many of its upstreams have not ended."""
         self._open = 0
         """How many tasks of the graph have not ended."""
 
@@ -156,27 +161,30 @@ class RunMachine:
             self.run.started = now
         self.run.ended = None
         step.events.append(told.RunStarted(self.run.flow_name, self.run.id, now))
-        self._count()
-        for task_id in self.graph:
-            record = self.tasks[task_id]
-            if record.state is SCHEDULED:
-                self._consider(step, record, now)
+        self._records = records = [self.tasks[task_id] for task_id in self.graph]
+        ended = [record.state in TERMINAL_STATES for record in records]
+        self._open = ended.count(False)
+        self._pending = pending = self._count(ended)
+        blocked = any(record.state in TERMINAL_STATES and record.state is not SUCCESS for record in records)
+        for position, record in enumerate(records):
+            if record.state is SCHEDULED and (blocked or not pending[position]):
+                self._consider(step, position, record, now)
         self._finish_if_done(step, now)
 
-    def _count(self) -> None:
-        self._open = 0
-        for task_id in self.graph:
-            record = self.tasks[task_id]
-            if record.state not in TERMINAL_STATES:
-                self._open += 1
-                upstream = self.graph.upstream(task_id)
-                self._pending[task_id] = sum(self.tasks[other].state not in TERMINAL_STATES for other in upstream)
+    def _count(self, ended: list[bool]) -> array[int]:
+        """How many upstreams of each task have not ended."""
+        pending = self.graph.in_degrees()
+        if True in ended:
+            for position, is_over in enumerate(ended):
+                if not is_over and pending[position]:
+                    pending[position] = sum(not ended[other] for other in self.graph.dependencies(position))
+        return pending
 
-    def _consider(self, step: Step, record: TaskRecord, now: int) -> None:
+    def _consider(self, step: Step, position: int, record: TaskRecord, now: int) -> None:
         """What a waiting task's upstreams, as they stand, decide for it. For the beginning: later, each end is told."""
-        upstream = (self.tasks[task_id] for task_id in self.graph.upstream(record.task_id))
+        upstream = (self._records[other] for other in self.graph.dependencies(position))
         blocker = next((other for other in upstream if other.state in TERMINAL_STATES and other.state is not SUCCESS), None)
-        verdict = decide(self._pending[record.task_id], blocker is not None)
+        verdict = decide(self._pending[position], blocker is not None)
         if blocker is not None and verdict is Verdict.SKIP:
             self._skip(step, record, blocker, now)
             self._tell_downstream(step, record, now)
@@ -190,15 +198,16 @@ class RunMachine:
 
     def _tell_downstream(self, step: Step, ended: TaskRecord, now: int) -> None:
         """What the end of a task decides for those that wait for it, and, where one is skipped, for those behind it."""
+        pending = self._pending
         news = [ended]
         for record in news:  # grows while it is walked
             unsuccessful = record.state is not SUCCESS
-            for task_id in self.graph.downstream(record.task_id):
-                follower = self.tasks[task_id]
+            for position in self.graph.followers(self.graph.position(record.task_id)):
+                follower = self._records[position]
                 if follower.state is not SCHEDULED:
                     continue
-                self._pending[task_id] -= 1
-                verdict = decide(self._pending[task_id], unsuccessful)
+                pending[position] -= 1
+                verdict = decide(pending[position], unsuccessful)
                 if verdict is Verdict.RUN:
                     step.ready.append((self, follower))
                 elif verdict is Verdict.SKIP:
@@ -236,13 +245,15 @@ class RunMachine:
         record.attempts += 1
         record.started = now
         record.ended = record.due = record.error = record.reason = record.logs = None
-        step.events.append(told.TaskStarted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
+        if step.heard:
+            step.events.append(told.TaskStarted(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
 
     def succeeded(self, step: Step, record: TaskRecord, output: str | None, logs: str | None, now: int) -> None:
         """The running attempt succeeded; what waited for it alone becomes ready."""
         self._move(step, record, SUCCESS)
         record.ended, record.output, record.logs = now, output, logs
-        step.events.append(told.TaskSucceeded(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
+        if step.heard:
+            step.events.append(told.TaskSucceeded(self.run.flow_name, self.run.id, now, record.task_id, record.try_number))
         self._ended(step, record, now)
 
     def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:

@@ -134,7 +134,7 @@ class TaskInstance:
     """When the next attempt is due, while the task waits for one."""
     interruptions: int = 0
     """How many attempts, since the task was last reset, were cut off: by a cancellation or the death of their process."""
-    logs: list[LogEntry] = field(default_factory=list[LogEntry])
+    logs: list[LogEntry] = field(default_factory=list)
     """What the latest attempt wrote with `ctx.log`."""
     crashes: int = 0
     """How many of these interruptions were deaths of the process: they count against `max_interruptions`."""
@@ -171,11 +171,11 @@ class WorkflowRun:
 
     id: str
     flow_name: str
-    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    params: dict[str, Any] = field(default_factory=dict)
     state: ExecutionState = ExecutionState.SCHEDULED
     start_date: datetime | None = None
     end_date: datetime | None = None
-    tasks: Mapping[str, TaskInstance] = field(default_factory=dict[str, TaskInstance])
+    tasks: Mapping[str, TaskInstance] = field(default_factory=dict)
     """The task instances by id, in the order of their definition."""
     parent_run_id: str | None = None
     """Of a subflow's run: the run that it is part of ..."""

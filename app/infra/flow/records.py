@@ -99,13 +99,13 @@ class Changes:
     stand in a list twice; it is written as it is at the time of the commit.
     """
 
-    new_runs: list[RunRecord] = field(default_factory=list[RunRecord])
+    new_runs: list[RunRecord] = field(default_factory=list)
     """Runs that must not exist yet."""
-    runs: list[RunRecord] = field(default_factory=list[RunRecord])
+    runs: list[RunRecord] = field(default_factory=list)
     """Runs that exist and are replaced."""
-    tasks: list[TaskRecord] = field(default_factory=list[TaskRecord])
+    tasks: list[TaskRecord] = field(default_factory=list)
     """Tasks that are added or replaced; their runs exist or are among `new_runs`."""
-    attempts: list[AttemptRecord] = field(default_factory=list[AttemptRecord])
+    attempts: list[AttemptRecord] = field(default_factory=list)
     """History that is added. One that is there already, by run, position and number, is replaced."""
     flush: bool = False
     """Whether the commit must have reached the disk when it returns, a power cut included."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import inf
 from typing import Any
 
 from .clock import Clock
@@ -93,11 +94,10 @@ class _Lane:
     executor: Executor
     busy: int = 0
     parked: deque[tuple[LiveRun, TaskRecord]] = field(default_factory=deque)
+    capacity: float = field(init=False)
 
-    @property
-    def has_room(self) -> bool:
-        capacity = self.executor.capacity
-        return capacity is None or self.busy < capacity
+    def __post_init__(self) -> None:
+        self.capacity = inf if self.executor.capacity is None else self.executor.capacity
 
 
 class Runner:
@@ -173,7 +173,7 @@ class Runner:
                     return
                 self._set_alarm()
                 await self._inbox.wait()
-                step = Step()
+                step = Step(heard=self._events.has_subscribers)
                 self._settle(step, self._inbox.take())
         except asyncio.CancelledError:
             if root.run.state is ExecutionState.RUNNING:
@@ -220,7 +220,7 @@ class Runner:
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
                     step.ready.append((live.machine, record))
             elif outcome.failure is None:
-                if outcome.params:
+                if outcome.params is not None and outcome.params:
                     live.apply_params(step, outcome.params)
                 if record.type is TaskType.FLOW:  # what it made are the params of its child run
                     assert outcome.output is not None
@@ -235,7 +235,8 @@ class Runner:
         calls: list[Call] = []
         now, monotonic = self._clock.now(), self._clock.monotonic()
         for _ in range(MOST_STARTS):
-            self._absorb(step, now, monotonic)
+            if step.ready or step.finished or step.delayed or self._delayed:
+                self._absorb(step, now, monotonic)
             following = self._next()
             if following is None:
                 return calls
@@ -281,14 +282,14 @@ class Runner:
         if self._limit and len(self._under_way) >= self._limit:
             return None
         for lane in self._lanes:
-            if lane.parked and lane.has_room:
+            if lane.parked and lane.busy < lane.capacity:
                 return lane.parked.popleft()
         while self._ready:
-            live, record = self._ready.popleft()
-            lane = self._lane(live, record)
-            if lane.has_room:
-                return live, record
-            lane.parked.append((live, record))
+            following = self._ready.popleft()
+            lane = self._lane(*following)
+            if lane.busy < lane.capacity:
+                return following
+            lane.parked.append(following)
         return None
 
     def _lane(self, live: LiveRun, record: TaskRecord) -> _Lane:

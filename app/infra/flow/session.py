@@ -19,7 +19,7 @@ from .models import ExecutionState, WorkflowRun
 from .records import Lease
 from .run_tree import RunTree
 from .store import Store, outermost
-from .views import task_instance, workflow_run
+from .views import TaskTable, workflow_run
 
 _logger = logging.getLogger("night_batch.session")
 
@@ -96,8 +96,8 @@ class Session:
         """The run as it was driven, and given up."""
         self.end()
         codec = self._store.codec
-        tasks = {record.task_id: task_instance(record, codec) for record in self.root.machine.tasks.values()}
-        return workflow_run(self.root.run, tasks, codec)
+        # Each task instance is made when it is looked at: of most runs, few are.
+        return workflow_run(self.root.run, TaskTable(self.root.machine.tasks, codec, keep=True), codec)
 
     def end(self) -> None:
         """Give the run up; a store that has done so with its last commit knows that there is nothing left to do."""

@@ -137,9 +137,19 @@ MIGRATIONS: tuple[str, ...] = (
 """What leads from each version of the schema (`PRAGMA user_version`) to the next, from an empty file on."""
 
 
+_TEXTS = tuple("\x1f".join(["%s"] * number) for number in range(20))
+_TASK_TEXT = _TEXTS[17]
+
+
 def row_crc(*columns: Any) -> int:
     """The checksum of a row: CRC-32 of its columns as text. It finds flipped bits, not forgers."""
-    return zlib.crc32("\x1f".join(map(str, columns)).encode("utf-8", "surrogatepass"))
+    return zlib.crc32((_TEXTS[len(columns)] % columns).encode("utf-8", "surrogatepass"))
+
+
+def task_crc(columns: tuple[Any, ...]) -> int:
+    """The checksum of a task's row, as `row_crc` makes it of the 17 columns before it."""
+    # One operation for all columns takes half the time of str() and join().
+    return zlib.crc32((_TASK_TEXT % columns).encode("utf-8", "surrogatepass"))
 
 
 def check_ours(connection: sqlite3.Connection, store: str) -> int:

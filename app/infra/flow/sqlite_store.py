@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,9 +35,10 @@ from .forks import watch
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, TaskType
 from .owners import Owners
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
-from .sqlite_file import Mark, SQLiteFile, WouldWait
-from .sqlite_schema import POSITIONS, WEIGHT, row_crc
+from .sqlite_file import SQLiteFile, WouldWait
+from .sqlite_schema import POSITIONS, WEIGHT, row_crc, task_crc
 from .store import BaseStore, busy_timeout_of, is_large, lease_of
+from .witness import Mark
 
 T = TypeVar("T")
 
@@ -84,6 +86,26 @@ class _Known:
     def sealed(self, key: int | str, crc: int) -> tuple[int, int, int]:
         """The seal that a row is written with, as of now."""
         return self.commits, self.total, row_crc(key, crc, self.commits, self.total)
+
+
+@dataclass(slots=True)
+class _Writing:
+    """What one commit is going to write."""
+
+    touched: dict[str, _Known] = field(default_factory=dict)
+    """The runs that it changes."""
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    """Of tasks."""
+    last: dict[str, int] = field(default_factory=dict)
+    """Which of the rows is a run's last one, and takes its seal."""
+    size: int = 0
+    """About how many bytes that is."""
+
+    def seal_tasks(self) -> None:
+        """Have the last row of each run's tasks seal the run."""
+        for run_id, number in self.last.items():
+            row = self.rows[number]
+            self.rows[number] = (*row[:18], *self.touched[run_id].sealed(row[0], row[17]))
 
 
 class SQLiteStore(BaseStore):
@@ -178,7 +200,7 @@ class SQLiteStore(BaseStore):
 
     def _commit(self, changes: Changes, wait: bool) -> None:
         try:
-            self._file.write(lambda writer: self._write(writer, changes), flush=changes.flush, wait=wait)
+            self._file.write(partial(self._write, changes), flush=changes.flush, wait=wait)
         except OwnershipLostError:
             self._let_go(changes.lease)
             raise
@@ -195,58 +217,107 @@ class SQLiteStore(BaseStore):
             del self._held[lease.run_id]
         return held
 
-    def _write(self, writer: sqlite3.Connection, changes: Changes) -> tuple[None, Mark | None, int]:
+    def _write(self, changes: Changes, writer: sqlite3.Connection) -> tuple[None, Mark | None, int]:
         self._forget_what_may_be_old()
-        touched: dict[str, _Known] = {}
+        writing = _Writing()
         runs = {run.id: run for run in changes.runs}
-        # A record that stands there twice is written once.
-        tasks = list({id(task): task for task in changes.tasks}.values())
-        last = {task.run_id: number for number, task in enumerate(tasks)}
         alone = self._alone_since(changes.lease)
         if changes.lease is not None:
-            self._check_fence(writer, touched, changes, runs)
+            self._check_fence(writer, changes, changes.lease, runs, alone)
+        tasks_of = {task.run_id for task in changes.tasks} if changes.new_runs else ()
         for run in {run.id: run for run in changes.new_runs}.values():
-            touched[run.id] = self._add_run(writer, run, run.id not in last)
-        for run_id in (*runs, *last):
-            if run_id not in touched:
-                touched[run_id] = self._touch(writer, run_id, alone)
+            writing.touched[run.id] = self._add_run(writer, run, run.id not in tasks_of)
+        self._add_task_rows(writer, changes.tasks, writing, alone)
         for attempt in changes.attempts:
             run_id = attempt.run_id
-            if run_id not in touched:  # nothing else of the run changes, so its own row has to take the seal
-                touched[run_id] = self._touch(writer, run_id, alone)
-                runs[run_id] = self._read_for_writing(writer, run_id)
-        for known in touched.values():
-            known.commits += 1
-        size = sum(self._write_attempt(writer, touched[attempt.run_id], attempt) for attempt in changes.attempts)
-        columns = {run_id: self._run_columns(writer, run, touched[run_id]) for run_id, run in runs.items()}
-        for run_id, row in columns.items():
-            touched[run_id].take_run_crc(row_crc(*row))
-        if tasks:
-            size += self._write_tasks(writer, tasks, touched, last)
-        for run_id, row in columns.items():
-            known = touched[run_id]
-            seal = _UNSEALED if run_id in last else known.sealed(run_id, known.run_crc)
+            if run_id not in writing.touched and run_id not in runs:
+                runs[run_id] = self._read_for_writing(writer, run_id)  # nothing else of it changes: this row takes the seal
+            known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
+            writing.size += self._write_attempt(writer, known, attempt)
+        columns: list[tuple[Any, ...]] = []
+        for run_id, run in runs.items():
+            known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
+            row = self._run_columns(writer, run, known)
+            known.take_run_crc(row_crc(*row))
+            columns.append(row)
+        # By now the total of each run is what it will be, so the last of its rows can seal it.
+        writing.seal_tasks()
+        if writing.rows:
+            writer.executemany(_SAVE_TASK, writing.rows)
+        for row in columns:
+            run_id = row[0]
+            known = writing.touched[run_id]
+            seal = _UNSEALED if run_id in writing.last else known.sealed(run_id, known.run_crc)
             writer.execute(_SAVE_RUN, (*row, known.run_crc, *seal, known.no))
-        mark = next(((known.no, known.commits) for known in touched.values()), None)
-        return None, mark, size
+        for known in writing.touched.values():
+            return None, (known.no, known.commits), writing.size
+        return None, None, writing.size
+
+    def _open_run(self, writer: sqlite3.Connection, run_id: str, writing: _Writing, alone: int | None) -> _Known:
+        """What is known of a run that this commit writes to for the first time."""
+        known = writing.touched[run_id] = self._touch(writer, run_id, alone)
+        known.commits += 1
+        return known
+
+    def _add_task_rows(
+        self, writer: sqlite3.Connection, tasks: Sequence[TaskRecord], writing: _Writing, alone: int | None
+    ) -> None:
+        """Make the rows of tasks. The way of every commit of the engine, so it is written for speed: no calls, no objects."""
+        # A record that stands there twice is written once.
+        unique = {id(task): task for task in tasks}.values() if len(tasks) > 1 else tasks
+        rows, last, touched = writing.rows, writing.last, writing.touched
+        run_id = None
+        known: _Known | None = None
+        for task in unique:
+            if known is None or task.run_id != run_id:
+                run_id = task.run_id
+                known = touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
+            position, output = task.position, task.output
+            row = (
+                known.no * POSITIONS + position,
+                task.task_id,
+                task.type._value_,
+                task.state._value_,
+                task.attempts,
+                task.try_number,
+                task.interruptions,
+                task.started,
+                task.ended,
+                task.due,
+                task.input,
+                output,
+                task.error,
+                task.reason,
+                task.logs,
+                task.child_run_id,
+                task.crashes,
+            )
+            crc = task_crc(row)
+            crcs = known.crcs
+            if position < len(crcs) and (old := crcs[position]):
+                known.total += crc - old
+                crcs[position] = crc
+            else:
+                known.total += crc + WEIGHT
+                _put(crcs, position, crc)
+            last[task.run_id] = len(rows)
+            rows.append((*row, crc, None, None, None))
+            writing.size += 200 if output is None else 200 + len(output)
 
     def _read_for_writing(self, writer: sqlite3.Connection, run_id: str) -> RunRecord:
         return self._run(writer, self._find(writer, _READ_RUN, run_id))
 
     def _check_fence(
-        self, writer: sqlite3.Connection, touched: dict[str, _Known], changes: Changes, runs: dict[str, RunRecord]
+        self, writer: sqlite3.Connection, changes: Changes, lease: Lease, runs: dict[str, RunRecord], alone: int | None
     ) -> None:
         """Refuse changes whose lease is lost; where they give it up, that is one more change of the run."""
-        lease = changes.lease
-        assert lease is not None
-        known = self._touch(writer, lease.run_id, self._alone_since(lease))
+        known = self._touch(writer, lease.run_id, alone)
         if known.epoch != lease.epoch or known.owner is None:  # taken by somebody else, or given up
             raise OwnershipLostError(lease.run_id, self._name_of(known.owner))
         if changes.release:
             known.owner = known.since = None
             if lease.run_id not in runs:
                 runs[lease.run_id] = self._read_for_writing(writer, lease.run_id)
-            touched[lease.run_id] = known
 
     def _forget_what_may_be_old(self) -> None:
         if self._generation != self._file.generation:
@@ -339,7 +410,7 @@ class SQLiteStore(BaseStore):
         found = writer.execute("SELECT flow_name FROM runs WHERE id = ?", (run.id,)).fetchone()
         if found is not None:
             raise RunExistsError(run.id, found[0], run.flow_name)
-        known = self._known[run.id] = _Known(0, self._file.rivals)
+        known = self._known[run.id] = _Known(0, self._file.rivals, commits=1)
         columns = self._run_columns(writer, run, known)
         known.run_crc = known.total = row_crc(*columns)
         seal = (1, known.total, row_crc(run.id, known.run_crc, 1, known.total)) if sealed else _UNSEALED
@@ -390,46 +461,6 @@ class SQLiteStore(BaseStore):
         if row is None or row[0] != run_id:
             raise self._damaged(run_id, "another run's row stands where its own should be")
         return row[1:]
-
-    @staticmethod
-    def _write_tasks(
-        writer: sqlite3.Connection, tasks: Sequence[TaskRecord], touched: dict[str, _Known], last: dict[str, int]
-    ) -> int:
-        rows: list[tuple[Any, ...]] = []
-        size = 0
-        for task in tasks:
-            known = touched[task.run_id]
-            position, crcs = task.position, known.crcs
-            row = (
-                known.no * POSITIONS + position,
-                task.task_id,
-                task.type.value,
-                task.state.value,
-                task.attempts,
-                task.try_number,
-                task.interruptions,
-                task.started,
-                task.ended,
-                task.due,
-                task.input,
-                task.output,
-                task.error,
-                task.reason,
-                task.logs,
-                task.child_run_id,
-                task.crashes,
-            )
-            crc = row_crc(*row)
-            old = crcs[position] if position < len(crcs) else 0
-            known.total += crc - old if old else crc + WEIGHT
-            _put(crcs, position, crc)
-            # The run's last row seals it: by then its total is what it will be.
-            seal = known.sealed(row[0], crc) if last[task.run_id] == len(rows) else _UNSEALED
-            rows.append((*row, crc, *seal))
-            if task.output is not None:
-                size += len(task.output)
-        writer.executemany(_SAVE_TASK, rows)
-        return size + 200 * len(rows)
 
     @staticmethod
     def _write_attempt(writer: sqlite3.Connection, known: _Known, attempt: AttemptRecord) -> int:
@@ -541,7 +572,7 @@ class SQLiteStore(BaseStore):
             newest: tuple[Any, ...] = (run_id, run_crc, *seal)
             total = run_crc + self._attempts_total(reader, number)
             for row in rows:
-                if row_crc(*row[:17]) != row[17]:
+                if task_crc(row[:17]) != row[17]:
                     raise self._damaged(run_id, f"the row of the task at position {row[0] - first} is not what was written")
                 total += row[17] + WEIGHT
                 if row[18] is not None and row[18] > (newest[2] or 0):

@@ -120,17 +120,31 @@ def workflow_run(
 
 
 class TaskTable(Mapping[str, TaskInstance]):
-    """The tasks of a live run as a read-only mapping that makes each instance when it is asked for.
+    """The tasks of a run as a read-only mapping that makes each instance when it is asked for.
 
-    What comes out is the caller's own copy: changing it changes nothing in the run.
+    Args:
+        records: by task id.
+        codec: how their values are read.
+        keep: whether an instance that was made is given again the next time, as of a run that has ended; else each is the
+            caller's own copy, as of a run that goes on.
     """
 
-    def __init__(self, records: Mapping[str, TaskRecord], codec: ValueCodec) -> None:
+    def __init__(self, records: Mapping[str, TaskRecord], codec: ValueCodec, keep: bool = False) -> None:
         self._records = records
         self._codec = codec
+        self._kept: dict[str, TaskInstance] | None = {} if keep else None
 
     def __getitem__(self, task_id: str) -> TaskInstance:
-        return task_instance(self._records[task_id], self._codec)
+        if self._kept is None:
+            return task_instance(self._records[task_id], self._codec)
+        made = self._kept.get(task_id)
+        if made is None:
+            # setdefault: of two threads that ask at once, both get the same.
+            made = self._kept.setdefault(task_id, task_instance(self._records[task_id], self._codec))
+        return made
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._records
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._records)
@@ -140,6 +154,10 @@ class TaskTable(Mapping[str, TaskInstance]):
 
     def __repr__(self) -> str:
         return f"<TaskTable of {len(self)} tasks>"
+
+    def __reduce__(self) -> tuple[type[dict[str, TaskInstance]], tuple[dict[str, TaskInstance]]]:
+        # A copy, or what another process is sent, is plain data: records and codec stay here.
+        return dict, (dict(self),)
 
 
 _RESULTS = {

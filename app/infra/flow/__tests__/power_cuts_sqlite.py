@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import apsw
 
-from .. import sqlite_file
+from .. import sqlite_file, witness
 from ..file_lock import FileLock
 from ..sqlite_file import SQLiteFile
 from .power_cuts import Trace
@@ -196,8 +196,8 @@ def watched(recorder: Recorder, boot: str) -> Iterator[None]:
     with (
         patch.object(sqlite_file, "sqlite3", instead),
         patch.object(sqlite_file, "FileLock", _Lock),
-        patch.object(sqlite_file, "_write_at", _write_at),
-        patch.object(sqlite_file, "boot_id", lambda: boot),
+        patch.object(witness, "_write_at", _write_at),
+        patch.object(witness, "boot_id", lambda: boot),
         patch.object(SQLiteFile, "_sync", staticmethod(_sync)),
     ):
         yield

@@ -118,9 +118,9 @@ def forget_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """A restart forgets when the next attempt is due."""
     consider = RunMachine._consider
 
-    def impatient(machine: RunMachine, step: Step, record: Any, now: int) -> None:
+    def impatient(machine: RunMachine, step: Step, position: int, record: Any, now: int) -> None:
         record.due = None
-        consider(machine, step, record, now)
+        consider(machine, step, position, record, now)
 
     monkeypatch.setattr(RunMachine, "_consider", impatient)
 
