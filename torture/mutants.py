@@ -115,8 +115,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "sqlite: a failed flush is not told",
         "the timer's fsync failed, and nobody hears of it",
         "sqlite_file.py",
-        "        if self._failure is not None:\n            if not wait:",
-        "        if False:\n            if not wait:",
+        "            if self._failure is not None:\n                self._tell_failure(self._failure, wait)",
+        "            if False:\n                self._tell_failure(self._failure, wait)",
         ("test_sqlite_disk.py",),
     ),
     Mutant(
@@ -156,9 +156,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "a transaction split in two",
         "a kill in the middle of a commit leaves half of it",
         "sqlite_store.py",
-        "        if writing.rows:\n            writer.executemany",
+        "        writing.write_tasks(writer)\n        writing.write_seals",
         '        writer.execute("COMMIT")\n        writer.execute("BEGIN IMMEDIATE")\n'
-        "        if writing.rows:\n            writer.executemany",
+        "        writing.write_tasks(writer)\n        writing.write_seals",
         (*POWER_SQLITE, "test_sqlite_store.py"),
     ),
     Mutant(

@@ -99,6 +99,8 @@ class FlowDefinition:
     """Takes the secrets out of texts that are kept; it holds for the flows nested in this one too."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
+    _snapped: bool = False
+    """Whether a run may hold on to `tasks`: then they are copied before they change."""
     _graph_text: tuple[Graph, str] | None = None
     """Kept together with the graph that it is the text of."""
 
@@ -186,7 +188,7 @@ class FlowDefinition:
             for task_ids in self._ids_of.values():
                 if definition.task_id in task_ids:
                     task_ids.remove(definition.task_id)
-        self.tasks[definition.task_id] = definition
+        self._changeable()[definition.task_id] = definition
         self._graph = None
 
     def _resolve(self, task_id: str, depends_on: Dependencies) -> tuple[str, ...]:
@@ -197,7 +199,15 @@ class FlowDefinition:
             depends_on = (depends_on,)
         elif not isinstance(depends_on, Iterable):
             raise InvalidOptionError("depends_on", depends_on, "ids of tasks, or the functions themselves", task_id)
-        return tuple(dependency if isinstance(dependency, str) else self._id_of(task_id, dependency) for dependency in depends_on)
+        return tuple(
+            self._own(dependency) if isinstance(dependency, str) else self._id_of(task_id, dependency)
+            for dependency in depends_on
+        )
+
+    def _own(self, task_id: str) -> str:
+        """The very string that the task was declared with, so that each id is in memory once."""
+        task = self.tasks.get(task_id)
+        return task_id if task is None else task.task_id
 
     def _id_of(self, task_id: str, function: Dependency) -> str:
         try:
@@ -213,15 +223,26 @@ class FlowDefinition:
 
     def set_retry(self, task_id: str, retry: RetryPolicy) -> None:
         """Give a declared task another retry policy."""
-        self.tasks[task_id] = replace(self.get(task_id), retry=retry)
+        definition = replace(self.get(task_id), retry=retry)
+        self._changeable()[task_id] = definition
 
     def copy_from(self, other: FlowDefinition) -> None:
         """Take over all tasks of another definition, which stays independent of this one."""
-        self.tasks.update(other.tasks)
+        self._changeable().update(other.tasks)
         self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
         self._graph = None
 
+    def _changeable(self) -> dict[str, TaskDefinition]:
+        if self._snapped:
+            self.tasks, self._snapped = dict(self.tasks), False
+        return self.tasks
+
     # --- asking ---
+
+    def snapshot(self) -> Mapping[str, TaskDefinition]:
+        """The tasks as they are now, whatever is declared later. Costs nothing until then."""
+        self._snapped = True
+        return self.tasks
 
     def get(self, task_id: str) -> TaskDefinition:
         """The definition of that id.

@@ -8,19 +8,19 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from hashlib import sha256
 from operator import attrgetter
 from typing import Any
 
-from .codec import as_json, as_text
+from .codec import as_text
 from .errors import StoreDamagedError, StoreFormatError, StoreVersionError
 from .json_text import loads
 from .models import AttemptResult, ExecutionState, TaskType
 from .records import AttemptRecord, RunRecord, TaskRecord
-from .views import to_datetime, to_moment
+from .views import to_moment
 
 FORMAT = "night-batch run"
 VERSION = 2
@@ -28,14 +28,21 @@ VERSION = 2
 
 Entry = dict[str, Any]
 """What one line of a journal says."""
+Row = tuple[Any, ...]
+"""A record's columns, which nobody can change any more."""
 
 _VERBATIM = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
-_MOMENTS = frozenset({"created", "started", "ended", "due"})
+MOMENTS = frozenset({"created", "started", "ended", "due"})
 GRAPH = [column.name for column in fields(RunRecord)].index("graph")
 """Where in a run's row its graph stands."""
 _CRASHES = [column.name for column in fields(TaskRecord)].index("crashes")
-_VALUES = frozenset({"params", "graph", "input", "output", "logs"})
+_POSITION = [column.name for column in fields(TaskRecord)].index("position")
+"""In a task's row, and in an attempt's, where the attempt's number follows it."""
+VALUES = frozenset({"params", "graph", "input", "output", "logs"})
+
+summed_text: Callable[[Any], str] = json.JSONEncoder(check_circular=False, sort_keys=True, separators=(",", ":")).encode
+"""What is summed up of some data: the same for all ways of laying it out, so that people may pass a file through an editor."""
 
 
 def file_stem(run_id: str) -> str:
@@ -66,8 +73,10 @@ class Content:
 
     run: RunRecord | None = None
     order: int = 0
-    tasks: dict[int, TaskRecord] = field(default_factory=dict[int, TaskRecord])
-    attempts: dict[tuple[int, int], AttemptRecord] = field(default_factory=dict[tuple[int, int], AttemptRecord])
+    tasks: dict[int, Row] = field(default_factory=dict[int, Row])
+    """By position."""
+    attempts: dict[tuple[int, int], Row] = field(default_factory=dict[tuple[int, int], Row])
+    """By position and number."""
     commits: dict[str, int] = field(default_factory=dict[str, int])
     """The last commit over several runs that ended in this one, for each session of a store that made any."""
     beside: set[str] = field(default_factory=set[str])
@@ -83,6 +92,24 @@ class Content:
 
         Entries hold whole records; only a run's graph, which may be large, is left out (None) where it is as it was.
         """
+        self._apply(entry)
+        for row in entry.get("tasks", ()):
+            task = _row_to_task(row if version > 1 else [*row[:_CRASHES], 0, *row[_CRASHES:]])
+            self.tasks[task.position] = task_row(task)
+        for row in entry.get("attempts", ()):
+            attempt = _row_to_attempt(row)
+            self.attempts[attempt.position, attempt.number] = attempt_row(attempt)
+
+    def apply_written(self, entry: Entry) -> None:
+        """The same for an entry that was just written, whose rows were never text."""
+        if entry.keys() != {"tasks"}:
+            self._apply(entry)
+        for row in entry.get("tasks", ()):
+            self.tasks[row[_POSITION]] = row
+        for row in entry.get("attempts", ()):
+            self.attempts[row[_POSITION], row[_POSITION + 1]] = row
+
+    def _apply(self, entry: Entry) -> None:
         self.order = entry.get("order", self.order)
         if "commit" in entry:
             session, number = entry["commit"]
@@ -92,12 +119,18 @@ class Content:
             self.owner = Ownership(*entry["owner"])
         if "run" in entry:
             self.run = _row_to_run(entry["run"], self.run.graph if self.run is not None else "")
-        for row in entry.get("tasks", ()):
-            task = _row_to_task(row if version > 1 else [*row[:_CRASHES], 0, *row[_CRASHES:]])
-            self.tasks[task.position] = task
-        for row in entry.get("attempts", ()):
-            attempt = _row_to_attempt(row)
-            self.attempts[attempt.position, attempt.number] = attempt
+
+    def run_record(self) -> RunRecord | None:
+        """The run, a copy of it."""
+        return None if self.run is None else RunRecord(*run_columns(self.run))
+
+    def task_records(self) -> list[TaskRecord]:
+        """The tasks, in order of position."""
+        return [TaskRecord(*self.tasks[position]) for position in sorted(self.tasks)]
+
+    def attempt_records(self) -> list[AttemptRecord]:
+        """The attempts, by position and number."""
+        return [AttemptRecord(*self.attempts[key]) for key in sorted(self.attempts)]
 
 
 def check_version(head: Entry, name: str, store: str) -> int:
@@ -116,18 +149,14 @@ def check_version(head: Entry, name: str, store: str) -> int:
     return version
 
 
-_run_row = attrgetter(*(column.name for column in fields(RunRecord)))
+run_columns = attrgetter(*(column.name for column in fields(RunRecord)))
 task_row = attrgetter(*(column.name for column in fields(TaskRecord)))
 attempt_row = attrgetter(*(column.name for column in fields(AttemptRecord)))
-_COLUMNS: dict[type, tuple[list[str], Callable[[Any], tuple[Any, ...]]]] = {
-    kind: ([column.name for column in fields(kind)], values)
-    for kind, values in ((RunRecord, _run_row), (TaskRecord, task_row), (AttemptRecord, attempt_row))
-}
 
 
 def run_row(run: RunRecord) -> list[Any]:
     """A run as the journal holds it."""
-    return list(_run_row(run))
+    return list(run_columns(run))
 
 
 def _row_to_run(row: list[Any], graph_before: str) -> RunRecord:
@@ -145,68 +174,11 @@ def _row_to_attempt(row: list[Any]) -> AttemptRecord:
     return AttemptRecord(run_id, task_id, position, number, try_number, AttemptResult(result), *rest)
 
 
-# --- the readable file ---
+# --- the readable file; `json_folded` writes it ---
 
 
-def _readable(record: RunRecord | TaskRecord | AttemptRecord, left_out: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """A record as a JSON object: times in ISO 8601, values as themselves, and nothing that says nothing."""
-    shown: dict[str, Any] = {}
-    names, values = _COLUMNS[type(record)]
-    for name, value in zip(names, values(record)):
-        if value is None or name in left_out:
-            continue
-        if name in _MOMENTS:
-            value = _iso(value)
-        elif name in _VALUES:
-            value = as_json(value) if value else None
-            if name == "logs":
-                value = [[_iso(moment), *rest] for moment, *rest in value or ()]
-        shown[name] = value
-    return shown
-
-
-def _unreadable(shown: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """The reverse of `_readable`: the columns of a record."""
-    columns: dict[str, Any] = dict(more)
-    for name, value in shown.items():
-        if name in _MOMENTS and value is not None:
-            value = _moment(value)
-        elif name in _VALUES:
-            if name == "logs":
-                value = [[_moment(moment), *rest] for moment, *rest in value or ()]
-            value = "" if value is None and name == "graph" else as_text(value)
-        columns[name] = value
-    return columns
-
-
-def _iso(moment: int) -> str:
-    when = to_datetime(moment)
-    assert when is not None
-    return when.isoformat()
-
-
-def _moment(text: str) -> int | None:
-    return to_moment(datetime.fromisoformat(text))
-
-
-def _checksum(tree: Any, before: int = 0) -> int:
-    """The same for all ways of laying out the same data, so that people may pass a file through an editor."""
-    return zlib.crc32(json.dumps(tree, sort_keys=True, separators=(",", ":")).encode() + b"\n", before)
-
-
-def _checksums(head: dict[str, Any], tasks: list[Any], attempts: list[Any]) -> list[str]:
-    """Of the file's head, which a list of runs is made from, and of all of the file."""
-    of_head = checksum = _checksum(head)
-    for rows in (tasks, attempts):
-        checksum = _checksum(len(rows), checksum)
-        for row in rows:
-            checksum = _checksum(row, checksum)
-    return [f"{of_head:08x}", f"{checksum:08x}"]
-
-
-def folded(content: Content) -> str:
-    """The readable file's text: JSON, with one line per task and attempt, and the run in the first two lines."""
-    assert content.run is not None
+def head_of(content: Content) -> dict[str, Any]:
+    """What the readable file that is about to be made says before all else."""
     head: dict[str, Any] = {"format": FORMAT, "version": VERSION, "order": content.order, "folds": content.folds + 1}
     if content.commits:
         head["commits"] = content.commits
@@ -214,25 +186,40 @@ def folded(content: Content) -> str:
         head["beside"] = sorted(content.beside)
     if content.owner.epoch:
         head["owner"] = [content.owner.token, content.owner.epoch, content.owner.since]
-    run = _readable(content.run)
-    left_out = frozenset({"run_id"})
-    tasks = [_readable(content.tasks[key], left_out) for key in sorted(content.tasks)]
-    attempts = [_readable(content.attempts[key], left_out) for key in sorted(content.attempts)]
-    first_line = {**head, "checksums": _checksums({**head, "run": run}, tasks, attempts)}
-    text = (
-        f'{json.dumps(first_line)[:-1]},\n "run": {json.dumps(run, ensure_ascii=False)},\n'
-        f' "tasks": {_list(tasks)},\n "attempts": {_list(attempts)}\n}}\n'
-    )
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate in some value: only an escape can hold it
-        text = re.sub("[\ud800-\udfff]", lambda lone: f"\\u{ord(lone[0]):04x}", text)
-    return text
+    return head
 
 
-def _list(rows: Iterable[Any]) -> str:
-    text = ",\n  ".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    return f"[\n  {text}\n ]" if text else "[]"
+def _unreadable(shown: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The columns of a record that a readable file shows."""
+    columns: dict[str, Any] = dict(more)
+    for name, value in shown.items():
+        if name in MOMENTS and value is not None:
+            value = _moment(value)
+        elif name in VALUES:
+            if name == "logs":
+                value = [[_moment(moment), *rest] for moment, *rest in value or ()]
+            value = "" if value is None and name == "graph" else as_text(value)
+        columns[name] = value
+    return columns
+
+
+def _moment(text: str) -> int | None:
+    return to_moment(datetime.fromisoformat(text))
+
+
+def checksums(head: Any, *lists: tuple[int, Iterator[str]]) -> list[str]:
+    """Of the file's head, which a list of runs is made from, and of all of the file.
+
+    Args:
+        head: the head.
+        lists: the tasks and the attempts: how many there are, and the text of each that is summed up.
+    """
+    of_head = checksum = zlib.crc32(summed_text(head).encode() + b"\n")
+    for count, texts in lists:
+        checksum = zlib.crc32(b"%d\n" % count, checksum)
+        for text in texts:
+            checksum = zlib.crc32(b"%s\n" % text.encode(), checksum)
+    return [f"{of_head:08x}", f"{checksum:08x}"]
 
 
 def parse_head(lines: bytes, name: str, store: str) -> Content:
@@ -241,7 +228,7 @@ def parse_head(lines: bytes, name: str, store: str) -> Content:
 
 
 def parse_folded(text: bytes, name: str, store: str) -> Content:
-    """The reverse of `folded`.
+    """What a folded file says.
 
     Raises:
         StoreFormatError, StoreVersionError, StoreDamagedError: it is not such a file, from a newer version, or broken.
@@ -277,12 +264,12 @@ def _content(tree: dict[str, Any], name: str, store: str, only_head: bool = Fals
         for shown in tree.get("tasks", ()):
             columns = _unreadable(shown, run_id=run["id"])
             columns.update(type=TaskType(columns["type"]), state=ExecutionState(columns["state"]))
-            content.tasks[columns["position"]] = TaskRecord(**columns)
+            content.tasks[columns["position"]] = task_row(TaskRecord(**columns))
         absent: dict[str, Any] = {column.name: None for column in fields(AttemptRecord)}
         for shown in tree.get("attempts", ()):
             columns = {**absent, **_unreadable(shown, run_id=run["id"])}
             columns["result"] = AttemptResult(columns["result"])
-            content.attempts[columns["position"], columns["number"]] = AttemptRecord(**columns)
+            content.attempts[columns["position"], columns["number"]] = attempt_row(AttemptRecord(**columns))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamagedError(store, f"{name} is damaged ({type(error).__name__}: {error}); it is left untouched") from error
     return content
@@ -291,7 +278,8 @@ def _content(tree: dict[str, Any], name: str, store: str, only_head: bool = Fals
 def _check_checksums(tree: dict[str, Any], name: str, store: str, only_head: bool) -> None:
     head = {key: value for key, value in tree.items() if key not in ("checksums", "tasks", "attempts")}
     expected = tree["checksums"]
-    found = _checksums(head, tree.get("tasks", []), tree.get("attempts", []))
+    lists = [tree.get(name, []) for name in ("tasks", "attempts")]
+    found = checksums(head, *((len(rows), map(summed_text, rows)) for rows in lists))
     if found[0] != expected[0] or (not only_head and found != expected):
         raise StoreDamagedError(
             store, f"{name} is damaged: a value in it was changed; it is left untouched; restore it from a backup"

@@ -6,12 +6,14 @@ Writes nothing and needs no lock: other threads and processes may write, fold an
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError, StoreError, StoreFormatError
 from .file_system import FileSystem, regular_files, translated
-from .json_format import Content, file_stem, parse_folded, parse_head
+from .json_format import Content, Entry, file_stem, parse_folded, parse_head
 from .json_journal import Journal, parse_journal
 from .json_ties import Ties
 from .records import RunRecord
@@ -25,6 +27,30 @@ LEFT_BEHIND = (FOLDED + TEMPORARY, KEPT + TEMPORARY)
 
 _PATIENCE = 20  # looks at a journal that seems damaged while somebody writes it
 _logger = logging.getLogger("night_batch.json_store")
+
+
+@dataclass(slots=True)
+class Known:
+    """What was read of a run, or written to it, so that it need not be read again where its files still say just that.
+
+    That they do is not believed but seen: they are read, and compared by their lengths and checksums.
+    """
+
+    content: Content
+    folded: tuple[int, int] | None
+    """The length and the checksum of the readable file; None where there is none."""
+    journal: tuple[int, int] = (0, 0)
+    """The same of the journal."""
+
+    def written(self, entry: Entry, data: bytes) -> None:
+        """An entry was added to the journal; its text."""
+        length, checksum = self.journal
+        self.content.apply_written(entry)
+        self.journal = length + len(data), zlib.crc32(data, checksum)
+
+
+def _mark(data: bytes) -> tuple[int, int]:
+    return len(data), zlib.crc32(data)
 
 
 class Reader:
@@ -41,6 +67,8 @@ class Reader:
         self.store = store
         self._files = files
         self.ties = Ties(self._parsed_of, self._folded_commits)
+        self._known: dict[str, Known] = {}
+        """By the name of the run's files."""
 
     def __repr__(self) -> str:
         return f"<Reader of {self.store}>"
@@ -58,10 +86,43 @@ class Reader:
             RunNotFoundError: there is no such run.
             StoreError: its files cannot be read.
         """
-        content = self.read(file_stem(run_id))[0] if isinstance(run_id, str) else Content()
-        if content.run is None or content.run.id != run_id:
+        content = self._content(file_stem(run_id)) if isinstance(run_id, str) else Content()
+        run = content.run_record()
+        if run is None or run.id != run_id:
             raise RunNotFoundError(run_id, self.store)
-        return content.run, content
+        return run, content
+
+    def _content(self, stem: str) -> Content:
+        return self.known(stem) or self.read(stem)[0]
+
+    def known(self, stem: str) -> Content | None:
+        """What is known of the run whose files have that name, if it is what they say; not to be changed."""
+        known = self._known.get(stem)
+        if known is not None:
+            data = self._files.read(self.folder / (stem + FOLDED))
+            if known.folded == (_mark(data) if data is not None else None):
+                data = self._files.read(self.folder / (stem + JOURNAL))
+                if known.journal == _mark(data or b""):
+                    return known.content
+        return None
+
+    def keep(self, run_id: str, content: Content | None = None) -> Known:
+        """Know a run from now on; what its writer adds is to be told. Called while nobody else writes.
+
+        Args:
+            run_id: the run.
+            content: what was read of it: all that its files hold. None for one that has no files yet.
+        """
+        known = self._known[file_stem(run_id)] = Known(content or Content(), None)
+        if content is not None:
+            data = self._files.read(self.path(run_id, FOLDED))
+            known.folded = _mark(data) if data is not None else None
+            known.journal = _mark(self._files.read(self.path(run_id, JOURNAL)) or b"")
+        return known
+
+    def forget(self, run_id: str) -> None:
+        """Know a run no more."""
+        self._known.pop(file_stem(run_id), None)
 
     def read(self, stem: str) -> tuple[Content, Journal]:
         """What the files of that name hold, with the journal of what came after the last fold. An empty content is no run."""
@@ -152,11 +213,11 @@ class Reader:
         for stem, suffix in run_files(names):
             try:
                 with translated(self.store):
-                    content = self._head(stem) if suffix == FOLDED and stem + JOURNAL not in names else self.read(stem)[0]
+                    content = self._head(stem) if suffix == FOLDED and stem + JOURNAL not in names else self._content(stem)
             except StoreError as error:
                 _logger.warning("left out of the list of runs: %s", error)
                 continue
-            run = content.run
+            run = content.run_record()
             if run is not None and (parent_run_id is None or run.parent_run_id == parent_run_id):
                 found[run.id] = (run.created, content.order, run)
         return [row[2] for row in sorted(found.values(), key=lambda row: row[:2], reverse=True)]
@@ -203,7 +264,7 @@ class Reader:
 
 def _children(run_id: str, content: Content) -> Iterator[tuple[str, str]]:
     """The runs that a run's tasks have made, and a sentence's beginning about each."""
-    for task in content.tasks.values():
+    for task in content.task_records():
         if task.child_run_id is not None:
             yield task.child_run_id, f"task {task.task_id!r} of run {run_id!r} has made run {task.child_run_id!r}"
 

@@ -16,6 +16,7 @@ from collections import ChainMap, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 from .codec import ValueCodec
@@ -34,7 +35,7 @@ from .file_system import FileSystem, regular_files, translated
 from .flusher import Flusher, check_interval
 from .forks import watch
 from .json_backup import backup
-from .json_format import Entry, attempt_row, run_row, task_row
+from .json_format import Entry, Row, attempt_row, run_row, task_row
 from .json_leases import Leases
 from .json_reader import FOLDED, JOURNAL, KEPT, LEFT_BEHIND, Reader
 from .json_ties import ancestors, innermost_first
@@ -225,41 +226,48 @@ class JsonStore(BaseStore):
                 self._flush()
             else:
                 self._flusher.committed()
+            if changes.release and changes.lease is not None:
+                self._writer.forget(changes.lease.run_id, self._parents)
 
     def commit_at_once(self, changes: Changes) -> bool:
         """See `Store.commit_at_once`. Not for new runs either: whether there is one of that id takes a look into the folder."""
-        run_ids = {record.id for record in changes.runs}
-        run_ids.update(record.run_id for records in (changes.tasks, changes.attempts) for record in records)
+        if changes.new_runs or self._flusher.is_due(changes.flush) or is_large(changes):
+            return False
+        run_ids = {task.run_id for task in changes.tasks}
+        if changes.runs or changes.attempts:
+            run_ids.update([run.id for run in changes.runs], [attempt.run_id for attempt in changes.attempts])
         if changes.lease is not None and changes.release:
             run_ids.add(changes.lease.run_id)
-        if changes.new_runs or len(run_ids) > 1 or is_large(changes) or self._flusher.is_due(changes.flush):
-            return False
-        if not self._lock.acquire(blocking=False):
+        if len(run_ids) > 1 or not self._lock.acquire(blocking=False):
             return False
         try:
-            with translated(repr(self)):
-                if not self._opened or self._writer.suspect or not self._take_folder():
-                    return False
-                try:
-                    if changes.lease is not None:
-                        run_ids.add(changes.lease.run_id)
+            if not self._opened or self._writer.suspect or not self._take_folder():
+                return False
+            try:
+                if changes.lease is not None:
+                    run_ids.add(changes.lease.run_id)
+                for run_id in run_ids:
                     # A journal that is not as we left it has to be read first.
-                    if not all(run_id in self._parents and self._writer.is_current(run_id) for run_id in run_ids):
+                    if run_id not in self._parents or not self._writer.is_current(run_id):
                         return False
-                    self._commit(changes)
-                    self._flusher.committed()
-                    return True
-                finally:
-                    self._folder_lock.release()
+                self._commit(changes)
+                self._flusher.committed()
+                return True
+            finally:
+                self._folder_lock.release()
+        except OSError:
+            with translated(repr(self)):
+                raise
         finally:
             self._lock.release()
 
     def _commit(self, changes: Changes) -> None:
         self._ownership.check(changes.lease)
         # What is found out on the way is kept only if the commit succeeds: until then a new run does not exist.
-        parents = ChainMap[str, str | None]({}, self._parents)
-        entries = self._entries(changes, parents)
+        found: dict[str, str | None] = {}
+        entries = self._entries(changes, found)
         if len(entries) > 1:
+            parents = ChainMap(found, self._parents)
             entries = {run_id: entries[run_id] for run_id in innermost_first(entries, parents)}
             *others, last = entries
             beside = [run_id for run_id in others if last not in ancestors(run_id, parents)]
@@ -267,8 +275,8 @@ class JsonStore(BaseStore):
                 entries[last]["beside"] = beside
         if entries:
             self._writer.write(entries)
-        self._parents.update(parents.maps[0])
-        for run in (*changes.new_runs, *changes.runs):
+        self._parents.update(found)
+        for run in chain(changes.new_runs, changes.runs):
             if run.state in TERMINAL_STATES:
                 self._ended[run.id] = None
             else:
@@ -276,8 +284,8 @@ class JsonStore(BaseStore):
         if changes.release and changes.lease is not None:
             self._ownership.forget(changes.lease)
 
-    def _entries(self, changes: Changes, parents: ChainMap[str, str | None]) -> dict[str, Entry]:
-        """One journal entry per run that the changes touch."""
+    def _entries(self, changes: Changes, parents: dict[str, str | None]) -> dict[str, Entry]:
+        """One journal entry per run that the changes touch; whose parents it turns out to have is added to `parents`."""
         entries: dict[str, Entry] = {}
         for run in changes.new_runs:
             if run.id in entries:
@@ -287,20 +295,24 @@ class JsonStore(BaseStore):
             self._last_order = max(self._last_order + 1, time.time_ns() // 1000)
             entries[run.id] = {"order": self._last_order}
             parents[run.id] = run.parent_run_id
-        for run in (*changes.new_runs, *changes.runs):
+        for run in chain(changes.new_runs, changes.runs):
             self._entry(entries, run.id, parents)["run"] = run_row(run)
+        run_id, rows = None, list[Row]()
         for task in changes.tasks:
-            self._entry(entries, task.run_id, parents).setdefault("tasks", []).append(task_row(task))
+            if task.run_id != run_id:
+                run_id = task.run_id
+                rows = self._entry(entries, run_id, parents).setdefault("tasks", [])
+            rows.append(task_row(task))
         for attempt in changes.attempts:
             self._entry(entries, attempt.run_id, parents).setdefault("attempts", []).append(attempt_row(attempt))
         if changes.release and changes.lease is not None:
             self._entry(entries, changes.lease.run_id, parents)["owner"] = self._ownership.nobody(changes.lease)
         return entries
 
-    def _entry(self, entries: dict[str, Entry], run_id: str, parents: ChainMap[str, str | None]) -> Entry:
+    def _entry(self, entries: dict[str, Entry], run_id: str, parents: dict[str, str | None]) -> Entry:
         entry = entries.get(run_id)
         if entry is None:
-            if run_id not in parents:
+            if run_id not in self._parents and run_id not in parents:
                 parents[run_id] = self._reader.content(run_id)[0].parent_run_id
             entry = entries[run_id] = {}
         return entry
@@ -359,6 +371,7 @@ class JsonStore(BaseStore):
                 run = self._ownership.give_up(lease)
                 if run is not None and run.state in TERMINAL_STATES:  # do not leave a journal behind for that
                     self._ended[run.id] = None
+                self._writer.forget(lease.run_id, self._parents)
                 self._flusher.committed()
 
     # --- reading ---
@@ -371,14 +384,12 @@ class JsonStore(BaseStore):
     def read_tasks(self, run_id: str) -> list[TaskRecord]:
         """See `Store.read_tasks`."""
         with self._using():
-            tasks = self._reader.content(run_id)[1].tasks
-            return [tasks[position] for position in sorted(tasks)]
+            return self._reader.content(run_id)[1].task_records()
 
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
         with self._using():
-            attempts = self._reader.content(run_id)[1].attempts
-            return [attempts[key] for key in sorted(attempts)]
+            return self._reader.content(run_id)[1].attempt_records()
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`. A file that cannot be read is left out, with a warning in the log: it hides no other run."""

@@ -17,7 +17,7 @@ LENGTH = 128 * 1024
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _decode = json.JSONDecoder().raw_decode
-compact = json.JSONEncoder(separators=(",", ":")).encode
+compact = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
 """The shortest text of some data, in ASCII."""
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError
 from .file_system import FileSystem
-from .json_format import GRAPH, VERSION, Entry, file_stem, folded
+from .json_folded import folded
+from .json_format import GRAPH, VERSION, Content, Entry, file_stem
 from .json_journal import Journal, line, new_journal
-from .json_reader import FOLDED, JOURNAL, KEPT, TEMPORARY, Reader
-from .json_ties import Tie, commits_of, tie, ties_of
+from .json_reader import FOLDED, JOURNAL, KEPT, TEMPORARY, Known, Reader
+from .json_ties import Tie, ancestors, commits_of, tie, ties_of
 
 OPEN_JOURNALS = 64
 """How many journals are kept open at most."""
@@ -41,6 +42,8 @@ class _OpenJournal:
     """The commits over several runs that ended in other journals: without their ends, nothing behind them counts."""
     graph: str | None = None
     """The run's graph, where it was written from here: each change of a run need not write it again."""
+    known: Known | None = None
+    """What it and the readable file say."""
 
 
 class Writer:
@@ -88,7 +91,7 @@ class Writer:
     def close(self) -> None:
         """Give up all descriptors; what is unsynced stays so."""
         while self._journals:
-            self._files.close(self._journals.popitem()[1].descriptor)
+            self._close_oldest()
 
     def after_fork(self) -> None:
         """In a forked child: what the parent wrote is the parent's to flush."""
@@ -144,7 +147,8 @@ class Writer:
     def _create(self, run_id: str) -> None:
         path = self._reader.path(run_id, JOURNAL)
         descriptor = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        self._keep(run_id, _OpenJournal(path, descriptor, self._files.status(descriptor)[0]))
+        known = self._reader.keep(run_id)
+        self._keep(run_id, _OpenJournal(path, descriptor, self._files.status(descriptor)[0], known=known))
         self._names_unsynced = True
 
     def _append(self, run_id: str, entry: Entry, lengths: dict[str, int | None]) -> set[Tie]:
@@ -166,7 +170,10 @@ class Writer:
         self._files.write(journal.descriptor, data, journal.length)
         journal.length += len(data)
         journal.checksum = checksum
-        journal.ties.update(ties_of([entry]))
+        if "with" in entry:
+            journal.ties.update(ties_of([entry]))
+        if journal.known is not None:
+            journal.known.written(entry, data)
         return journal.ties
 
     def _take_back(self, lengths: Sequence[tuple[str, int | None]]) -> None:
@@ -229,11 +236,11 @@ class Writer:
 
     def _open(self, run_id: str, is_new: bool) -> _OpenJournal:
         """Open the journal of a run at its end, cut back to the last entry that counts if a kill left more."""
-        folds, known = self._state(run_id)
+        content, known = self._reader.read(file_stem(run_id))
         if known.entries and known.version < VERSION:
             self._fold(run_id)
-            folds, known = self._state(run_id)
-        if folds is None and not known.entries and not is_new:
+            content, known = self._reader.read(file_stem(run_id))
+        if content.run is None and not known.entries and not is_new:
             raise RunNotFoundError(run_id, self._reader.store)
         path = self._reader.path(run_id, JOURNAL)
         descriptor = self._files.open(path, os.O_RDWR | os.O_CREAT)
@@ -241,13 +248,15 @@ class Writer:
             file, _, length = self._files.status(descriptor)
             if length > known.length:
                 self._cut_open(descriptor, known.length)
+            kept = self._reader.keep(run_id, content)
         except BaseException:
             self._files.close(descriptor)
             raise
         self._names_unsynced = True  # whoever made it may have been killed before that was on the disk
         ties = set(ties_of(known.entries))
         self._relied_on.update(name for name in ties if self._pending_ties.get(name[:2], 0) < name[2])
-        return self._keep(run_id, _OpenJournal(path, descriptor, file, known.length, known.checksum, after=folds or 0, ties=ties))
+        opened = _OpenJournal(path, descriptor, file, known.length, known.checksum, after=content.folds, ties=ties, known=kept)
+        return self._keep(run_id, opened)
 
     def _state(self, run_id: str) -> tuple[int | None, Journal]:
         """How many journals of a run were folded, None where there is no readable file; and the one that goes on from there."""
@@ -258,13 +267,24 @@ class Writer:
     def _keep(self, run_id: str, journal: _OpenJournal) -> _OpenJournal:
         self._journals[run_id] = journal
         if len(self._journals) > OPEN_JOURNALS:
-            self._files.close(self._journals.popitem(last=False)[1].descriptor)
+            self._close_oldest()
         return journal
+
+    def _close_oldest(self) -> None:
+        self._let_go(next(iter(self._journals)))
 
     def _let_go(self, run_id: str) -> None:
         journal = self._journals.pop(run_id, None)
         if journal is not None:
+            self._reader.forget(run_id)
             self._files.close(journal.descriptor)
+
+    def forget(self, run_id: str, parents: Mapping[str, str | None]) -> None:
+        """Keep no longer in memory what a run and the runs of its subflows consist of: nobody here writes them now."""
+        for name, journal in self._journals.items():
+            if name == run_id or run_id in ancestors(name, parents):
+                journal.known = None
+                self._reader.forget(name)
 
     # --- the disk ---
 
@@ -345,18 +365,18 @@ class Writer:
         done: list[str] = []
         for run_id in run_ids:
             try:
-                content, journal = self._reader.read(file_stem(run_id))
+                content, ties, journal_version = self._to_fold(run_id)
             except StoreDamagedError as error:
                 damaged[run_id] = error
                 self._let_go(run_id)  # whoever writes next has to read first, and is told
                 continue
             if content.run is not None:  # else it was removed by another process
-                self._secure(ties_of(journal.entries))
+                self._secure(ties)
                 if content.version < VERSION:
                     self._keep_copy(self._reader.path(run_id, FOLDED))
-                if journal.entries and journal.version < VERSION:
+                if journal_version < VERSION:
                     self._keep_copy(self._reader.path(run_id, JOURNAL))
-                self._replace(self._reader.path(run_id, FOLDED), folded(content).encode())
+                self._replace(self._reader.path(run_id, FOLDED), folded(content))
             done.append(run_id)
         if done:
             self._names_unsynced = True
@@ -371,6 +391,15 @@ class Writer:
             self.unsynced.pop(run_id, None)
             self._tied.discard(run_id)
         return damaged
+
+    def _to_fold(self, run_id: str) -> tuple[Content, Collection[Tie], int]:
+        """All that there is of a run, the commits that its journal relies on, and the journal's version."""
+        stem, journal = file_stem(run_id), self._journals.get(run_id)
+        content = self._reader.known(stem)
+        if content is not None and journal is not None:
+            return content, journal.ties, VERSION
+        content, found = self._reader.read(stem)
+        return content, list(ties_of(found.entries)), found.version if found.entries else VERSION
 
     def _fold(self, run_id: str) -> None:
         for error in self.fold([run_id]).values():

@@ -68,12 +68,12 @@ def new_run(
 class _Policies(Mapping[str, RetryPolicy]):
     """The retry policies of a run's tasks, looked up when they are needed: they may be changed while the run goes on."""
 
-    def __init__(self, tasks: Mapping[str, TaskDefinition], current: Mapping[str, TaskDefinition]) -> None:
+    def __init__(self, tasks: Mapping[str, TaskDefinition], definition: FlowDefinition) -> None:
         self._tasks = tasks
-        self._current = current
+        self._definition = definition
 
     def __getitem__(self, task_id: str) -> RetryPolicy:
-        return self._current.get(task_id, self._tasks[task_id]).retry
+        return self._definition.tasks.get(task_id, self._tasks[task_id]).retry
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tasks)
@@ -119,9 +119,13 @@ class LiveRun:
             raise RunMismatchError(run.id, run.flow_name, definition.name)
         self.definition = definition
         self.graph = definition.graph()
-        self.tasks = dict(definition.tasks)
+        self.tasks = definition.snapshot()
         """As they are now: a notebook that defines them anew while the run goes on changes later runs."""
-        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition.tasks), self._kept)
+        for record in tasks:
+            task = self.tasks.get(record.task_id)
+            if task is not None:
+                record.task_id = task.task_id  # the same string: those of a million tasks that were read take 56 MB
+        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition), self._kept)
         self.run = run
         self.parent = parent
         self.codec = codec

@@ -93,9 +93,9 @@ class Step:
 
     changes: Changes = field(default_factory=Changes)
     events: list[told.Event] = field(default_factory=list)
-    ready: list[tuple[RunMachine, TaskRecord]] = field(default_factory=list)
+    ready: list[TaskRecord] = field(default_factory=list)
     """Tasks that may start now."""
-    delayed: list[tuple[RunMachine, TaskRecord, float]] = field(default_factory=list)
+    delayed: list[tuple[TaskRecord, float]] = field(default_factory=list)
     """Tasks that may start after so many seconds."""
     finished: list[RunMachine] = field(default_factory=list)
     """Runs that reached their end in this step."""
@@ -192,9 +192,9 @@ class RunMachine:
             if record.due is not None and record.due > now:
                 # A wall clock that was set back must not stretch the wait beyond the task's own delay.
                 delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)
-                step.delayed.append((self, record, delay))
+                step.delayed.append((record, delay))
             else:
-                step.ready.append((self, record))
+                step.ready.append(record)
 
     def _tell_downstream(self, step: Step, ended: TaskRecord, now: int) -> None:
         """What the end of a task decides for those that wait for it, and, where one is skipped, for those behind it."""
@@ -209,7 +209,7 @@ class RunMachine:
                 pending[position] -= 1
                 verdict = decide(pending[position], unsuccessful)
                 if verdict is Verdict.RUN:
-                    step.ready.append((self, follower))
+                    step.ready.append(follower)
                 elif verdict is Verdict.SKIP:
                     self._skip(step, follower, record, now)
                     news.append(follower)
@@ -269,9 +269,9 @@ class RunMachine:
             record.due = now + round(delay * 1e6)
             step.events.append(told.TaskRetryScheduled(*where, failure.summary, delay))
             if delay > 0:
-                step.delayed.append((self, record, delay))
+                step.delayed.append((record, delay))
             else:
-                step.ready.append((self, record))
+                step.ready.append(record)
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
         self._ended(step, record, now)

@@ -46,9 +46,11 @@ class RunTree:
     def _take(self, definition: FlowDefinition, run_id: str, parent: tuple[LiveRun, TaskRecord] | None) -> LiveRun:
         run = self._store.read_run(run_id)
         live = LiveRun(definition, run, self._store.read_tasks(run_id), self._store.codec, self._clock, parent)
-        if run.graph and not self._adopt_graph:
+        if run.graph == definition.graph_text():
+            run.graph = definition.graph_text()  # the same string: that of a million tasks is long
+        elif run.graph and not self._adopt_graph:
             definition.check_graph(run_id, run.graph)
-        elif run.graph != definition.graph_text():  # one that was saved from outside, without a graph, takes this one
+        else:  # one that was saved from outside, without a graph, takes this one
             live.adopt_graph(self._adopted, self._clock.now())
         return live
 

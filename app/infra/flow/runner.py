@@ -19,7 +19,7 @@ from typing import Any
 from .clock import Clock
 from .codec import join, split
 from .context import Context
-from .definitions import TaskFunction
+from .definitions import TaskDefinition, TaskFunction
 from .errors import FlowError, shortened
 from .event_manager import EventManager
 from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
@@ -93,7 +93,7 @@ class _Lane:
 
     executor: Executor
     busy: int = 0
-    parked: deque[tuple[LiveRun, TaskRecord]] = field(default_factory=deque)
+    parked: deque[TaskRecord] = field(default_factory=deque)
     capacity: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -135,9 +135,10 @@ class Runner:
         self._thread_lane = _Lane(ThreadExecutor(self._inbox.deliver))
         self._lanes = (self._loop_lane, self._thread_lane)
         self._runs: dict[str, LiveRun] = {}
-        self._ready: deque[tuple[LiveRun, TaskRecord]] = deque()
-        self._ready_subflows: deque[tuple[LiveRun, TaskRecord]] = deque()
-        self._delayed: list[tuple[float, int, LiveRun, TaskRecord]] = []
+        # A record says which run it belongs to: no more than that is kept of a task that waits, for there may be a million.
+        self._ready: deque[TaskRecord] = deque()
+        self._ready_subflows: deque[TaskRecord] = deque()
+        self._delayed: list[tuple[float, int, TaskRecord]] = []
         self._delays = 0
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_due: float | None = None
@@ -205,6 +206,8 @@ class Runner:
 
     def _settle(self, step: Step, outcomes: Iterable[Outcome]) -> None:
         """What the outcomes of attempts mean for their tasks."""
+        monotonic = self._clock.monotonic()
+        begun, ended = None, 0
         for outcome in outcomes:
             known = self._under_way.pop(outcome.call, None)
             if known is None:  # late: its run went on without it
@@ -212,13 +215,15 @@ class Runner:
             lane, started = known
             lane.busy -= 1
             live, record = outcome.call.key
-            assert record.started is not None
-            # By the monotonic clock: the wall clock may have been set in between.
-            ended = record.started + round((self._clock.monotonic() - started) * 1e6)
+            if (record.started, started) != begun:  # those that began in one turn share one number
+                assert record.started is not None
+                begun = record.started, started
+                # By the monotonic clock: the wall clock may have been set in between.
+                ended = record.started + round((monotonic - started) * 1e6)
             if outcome.interrupted:
                 live.machine.interrupted(step, record, ended, outcome.logs)
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
-                    step.ready.append((live.machine, record))
+                    step.ready.append(record)
             elif outcome.failure is None:
                 if outcome.params is not None and outcome.params:
                     live.apply_params(step, outcome.params)
@@ -237,19 +242,19 @@ class Runner:
         for _ in range(MOST_STARTS):
             if step.ready or step.finished or step.delayed or self._delayed:
                 self._absorb(step, now, monotonic)
-            following = self._next()
-            if following is None:
+            record = self._next()
+            if record is None:
                 return calls
-            live, record = following
+            live = self._runs[record.run_id]
             live.machine.start(step, record, now)
             task = live.tasks[record.task_id]
             if task.function is not None:
-                calls.append(self._call(live, record, task.function, monotonic))
+                calls.append(self._call(live, record, task, task.function, monotonic))
             elif record.child_run_id is not None:
                 self._continue_subflow(step, live, record, now)
             elif callable(task.params):  # the user's code, so it runs where a task's would
                 function = subflow_params_function(task.params, record.task_id)
-                calls.append(self._call(live, record, function, monotonic))
+                calls.append(self._call(live, record, task, function, monotonic))
             else:
                 self._begin_subflow(step, live, record, task.params, now)
         self._absorb(step, now, monotonic)
@@ -260,22 +265,23 @@ class Runner:
         """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
-        for machine, record, delay in step.delayed:
+        for record, delay in step.delayed:
             self._delays += 1
-            heapq.heappush(self._delayed, (monotonic + delay, self._delays, self._runs[machine.run.id], record))
+            heapq.heappush(self._delayed, (monotonic + delay, self._delays, record))
         step.delayed.clear()
         while self._delayed and self._delayed[0][0] <= monotonic:
-            _, _, live, record = heapq.heappop(self._delayed)
-            self._enqueue(live, record)
-        for machine, record in step.ready:
-            self._enqueue(self._runs[machine.run.id], record)
+            self._enqueue(heapq.heappop(self._delayed)[2])
+        for record in step.ready:
+            self._enqueue(record)
         step.ready.clear()
 
-    def _enqueue(self, live: LiveRun, record: TaskRecord) -> None:
-        needs_slot = record.type is TaskType.TASK or (record.child_run_id is None and callable(live.tasks[record.task_id].params))
-        (self._ready if needs_slot else self._ready_subflows).append((live, record))
+    def _enqueue(self, record: TaskRecord) -> None:
+        if record.type is TaskType.TASK or (record.child_run_id is None and callable(self._definition(record).params)):
+            self._ready.append(record)
+        else:  # it needs no slot
+            self._ready_subflows.append(record)
 
-    def _next(self) -> tuple[LiveRun, TaskRecord] | None:
+    def _next(self) -> TaskRecord | None:
         """The next task to start: subflows at once, others as slots are free, in the order in which they became ready."""
         if self._ready_subflows:
             return self._ready_subflows.popleft()
@@ -285,19 +291,22 @@ class Runner:
             if lane.parked and lane.busy < lane.capacity:
                 return lane.parked.popleft()
         while self._ready:
-            following = self._ready.popleft()
-            lane = self._lane(*following)
+            record = self._ready.popleft()
+            lane = self._lane(self._definition(record))
             if lane.busy < lane.capacity:
-                return following
-            lane.parked.append(following)
+                return record
+            lane.parked.append(record)
         return None
 
-    def _lane(self, live: LiveRun, record: TaskRecord) -> _Lane:
-        return self._loop_lane if live.tasks[record.task_id].is_async else self._thread_lane
+    def _definition(self, record: TaskRecord) -> TaskDefinition:
+        return self._runs[record.run_id].tasks[record.task_id]
 
-    def _call(self, live: LiveRun, record: TaskRecord, function: TaskFunction, monotonic: float) -> Call:
+    def _lane(self, task: TaskDefinition) -> _Lane:
+        return self._loop_lane if task.is_async else self._thread_lane
+
+    def _call(self, live: LiveRun, record: TaskRecord, task: TaskDefinition, function: TaskFunction, monotonic: float) -> Call:
         call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
-        lane = self._lane(live, record)
+        lane = self._lane(task)
         lane.busy += 1
         self._under_way[call] = (lane, monotonic)
         return call

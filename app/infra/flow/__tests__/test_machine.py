@@ -103,11 +103,11 @@ class Given:
 
 
 def ready(step: Step) -> list[str]:
-    return [record.task_id for _, record in step.ready]
+    return [record.task_id for record in step.ready]
 
 
 def delayed(step: Step) -> dict[str, float]:
-    return {record.task_id: seconds for _, record, seconds in step.delayed}
+    return {record.task_id: seconds for record, seconds in step.delayed}
 
 
 def changed(step: Step) -> list[str]:
@@ -215,7 +215,7 @@ def test_what_depends_on_nothing_is_ready_when_a_run_begins() -> None:
     given = Given({"a": (), "b": ("a",), "c": ()})
     step = given.begin()
     assert ready(step) == ["a", "c"]
-    assert step.ready[0] == (given.machine, given.tasks["a"])
+    assert step.ready[0] is given.tasks["a"]
     assert step.changes.runs == [given.run]
     assert (given.run.state, given.run.started, given.run.ended) == (RUNNING, NOW, None)
     assert step.events == [RunStarted("nightly", "run-1", NOW)]

@@ -20,7 +20,7 @@ import pytest
 
 pytest.importorskip("apsw", reason="the disk is simulated below an SQLite of apsw's")
 
-from .. import Changes, SQLiteStore, State, sqlite_file  # noqa: E402
+from .. import Changes, SQLiteStore, State, sqlite_file, witness  # noqa: E402, witness
 from ..records import AttemptRecord, Lease, RunRecord, TaskRecord  # noqa: E402
 from ..testing.store_contract import a_run, a_task, an_attempt  # noqa: E402
 from .power_cuts import Trace, cut, lay_out  # noqa: E402
@@ -244,7 +244,7 @@ def look(folder: Path, life: Life, trace: Trace, start: str) -> Images:
     """Open what a cut has left with the true store, and compare it with what was promised. What is there."""
     begun = max([op[2] for op in trace if op[:2] == ("ack", "begun")], default=0)
     durable = max([op[2] for op in trace if op[:2] == ("ack", "durable")], default=0)
-    with patch.object(sqlite_file, "boot_id", lambda: start), SQLiteStore(folder / "runs.db") as store:
+    with patch.object(witness, "boot_id", lambda: start), SQLiteStore(folder / "runs.db") as store:
         assert store.check() == []
         found = images_in(store)
         possible = [number for number in range(begun + 1) if life.after[number] == found]

@@ -30,6 +30,7 @@ from .. import (
     StoreFormatError,
     StoreVersionError,
     sqlite_file,
+    witness,
 )
 from ..sqlite_schema import MIGRATIONS, row_crc
 from ..testing.store_contract import a_run, a_task, an_attempt, snapshot
@@ -240,7 +241,7 @@ def truth_and_left(tmp_path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def after_another_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine has started anew."""
-    monkeypatch.setattr(sqlite_file, "boot_id", lambda: "00000000-1111-2222-3333-444444444444")
+    monkeypatch.setattr(witness, "boot_id", lambda: "00000000-1111-2222-3333-444444444444")
 
 
 def refused(path: Path, error: type[StoreError], match: str) -> None:

@@ -30,8 +30,8 @@ from .. import (
     StoreError,
     sqlite_schema,
 )
-from ..sqlite_file import SQLiteFile
 from ..testing.store_contract import a_run, a_task, all_at_once, an_attempt, snapshot
+from ..witness import Witness
 from .test_sqlite_store import PACKAGE, ROOT, ask, files_in, in_another_process, versions_become
 
 SAMPLE = Path(__file__).parent / "samples" / "version_1" / "runs.sqlite3"
@@ -591,8 +591,8 @@ def test_a_kill_between_a_commit_and_its_note(path: Path) -> None:
         store.commit(Changes(new_runs=[a_run()], tasks=[a_task()]))
         killed = in_another_process(
             f"""
-from {SQLiteFile.__module__} import SQLiteFile
-SQLiteFile._note = lambda *arguments: os._exit(9)
+from {Witness.__module__} import Witness
+Witness.note = lambda *arguments: os._exit(9)
 store.commit(flow.Changes(tasks=[words.a_task(1)]))
 """,
             path,
