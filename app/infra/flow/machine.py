@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 
 from . import events as told
@@ -87,20 +87,25 @@ def decide(pending: int, unsuccessful: bool) -> Verdict:
     return Verdict.WAIT if pending else Verdict.RUN
 
 
-@dataclass(slots=True)
 class Step:
-    """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order."""
+    """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order.
 
-    changes: Changes = field(default_factory=Changes)
-    events: list[told.Event] = field(default_factory=list)
-    ready: list[TaskRecord] = field(default_factory=list)
-    """Tasks that may start now."""
-    delayed: list[tuple[TaskRecord, float]] = field(default_factory=list)
-    """Tasks that may start after so many seconds."""
-    finished: list[RunMachine] = field(default_factory=list)
-    """Runs that reached their end in this step."""
-    heard: bool = True
-    """Whether anybody listens: if not, the events that come with every task are not made."""
+    Args:
+        heard: whether anybody listens: if not, the events that come with every task are not made.
+    """
+
+    __slots__ = ("changes", "delayed", "events", "finished", "heard", "ready")
+
+    def __init__(self, heard: bool = True) -> None:
+        self.changes = Changes()
+        self.events: list[told.Event] = []
+        self.ready: list[TaskRecord] = []
+        """Tasks that may start now."""
+        self.delayed: list[tuple[TaskRecord, float]] = []
+        """Tasks that may start after so many seconds."""
+        self.finished: list[RunMachine] = []
+        """Runs that reached their end in this step."""
+        self.heard = heard
 
     def __bool__(self) -> bool:
         return bool(self.changes)

@@ -172,7 +172,8 @@ class Runner:
                 calls = []
                 if root.run.state is not ExecutionState.RUNNING:
                     return
-                self._set_alarm()
+                if self._delayed or self._alarm is not None:
+                    self._set_alarm()
                 await self._inbox.wait()
                 step = Step(heard=self._events.has_subscribers)
                 self._settle(step, self._inbox.take())

@@ -555,13 +555,13 @@ class SQLiteFile:
                     if reader.in_transaction:  # an error of the medium may have ended it
                         reader.execute("COMMIT")
 
-    def is_alone_since(self, rivals: int) -> bool:
-        """Whether nobody else has committed since `rivals` had that count."""
+    def is_alone(self) -> bool:
+        """Whether nobody else has committed since this store did; False also where that cannot be told."""
         with self._writing:
             if self._writer is None:
                 return False
             with self._translated():
-                return self.rivals == rivals and self._writer.execute("PRAGMA data_version").fetchone() == self._version
+                return bool(self._writer.execute("PRAGMA data_version").fetchone() == self._version)
 
     # --- housekeeping ---
 

@@ -36,10 +36,10 @@ from .flusher import check_interval
 from .forks import watch
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, TaskType
 from .owners import Owners
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord, copy_of
 from .sqlite_file import SQLiteFile, WouldWait
 from .sqlite_schema import POSITIONS, WEIGHT, plain_task_crc, row_crc, task_crc
-from .store import BaseStore, busy_timeout_of, is_large, lease_of
+from .store import BaseStore, Choice, busy_timeout_of, is_large, lease_of
 from .witness import Mark
 
 T = TypeVar("T")
@@ -55,19 +55,21 @@ whole row, and of nearly all rows there is nothing more to write."""
 _SAVE_SEALED_PLAIN_TASK = (
     f"INSERT OR REPLACE INTO tasks ({_PLAIN}, commits, total, seal) VALUES ({','.join('?' * (_PLAIN_COLUMNS + 3))})"
 )
+_MOST_AHEAD = 10_000  # tasks of a run that was made and may never be driven from here: 2 MB
 _MOST_ROWS = 1000  # at hand at once: a commit of a million tasks needs no memory for a million rows
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
 _RUN = "id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id, owner, epoch, since"
 _SEALED = "crc, commits, total, seal"
 _ADD_RUN = f"INSERT INTO runs ({_RUN}, {_SEALED}) VALUES ({','.join('?' * 17)})"
 _SAVE_RUN = f"UPDATE runs SET ({_RUN}, {_SEALED}) = ({','.join('?' * 17)}) WHERE no = ?"
-_READ_RUN = f"no, {_RUN}, {_SEALED}"
+_READ_RUN = f"{_RUN}, crc"
 _READ_RUNS = f"SELECT {_READ_RUN} FROM runs"
 _STATES = {state.value: state for state in ExecutionState}
 _TYPES = {kind.value: kind for kind in TaskType}
 _RESULTS = {result.value: result for result in AttemptResult}
 
 
+_RUN_ID = attrgetter("run_id")
 _UNSEALED = (None, None, None)
 _LARGEST_GAP = 1 << 20  # between two positions of a run
 
@@ -101,12 +103,22 @@ class _Known:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """The tasks of a run as they were read when it was taken: they need not be read again, if nothing was written since."""
+    """The tasks of a run as they were read when it was taken, or written when it was made.
+
+    They need not be read once more if nothing was written since: by this store, which counts the commits of each run, or by
+    anybody else, which SQLite tells.
+    """
 
     run_id: str
-    rivals: int
     commits: int
+    rivals: int
+    generation: int
     tasks: list[TaskRecord]
+
+    def tells(self, run_id: str, commits: int, file: SQLiteFile) -> bool:
+        """Whether these are the tasks of that run, as of so many commits; `file` has just looked whether others wrote."""
+        now = (run_id, commits, file.rivals, file.generation)
+        return (self.run_id, self.commits, self.rivals, self.generation) == now
 
 
 @dataclass(slots=True)
@@ -212,7 +224,7 @@ class SQLiteStore(BaseStore):
 
     def after_fork(self) -> None:
         """In a forked child: it owns nothing."""
-        self._held = {}
+        self._held, self._ahead = {}, None
         self._owners.after_fork()
 
     # --- writing ---
@@ -240,6 +252,16 @@ class SQLiteStore(BaseStore):
         if changes.release:
             self._let_go(changes.lease)
 
+    def _keep_for_reading(self, changes: Changes) -> None:
+        """Whoever makes a run mostly drives it next."""
+        self._ahead = None
+        if len(changes.new_runs) == 1 and len(changes.tasks) <= _MOST_AHEAD:
+            run_id = changes.new_runs[0].id
+            if all(task.run_id == run_id for task in changes.tasks):
+                commits = self._known[run_id].commits
+                copies = [copy_of(task) for task in changes.tasks]
+                self._ahead = _Ahead(run_id, commits, self._file.rivals, self._file.generation, copies)
+
     def _let_go(self, lease: Lease | None) -> bool:
         """Forget a lease; whether it was held.
 
@@ -255,32 +277,38 @@ class SQLiteStore(BaseStore):
         self._forget_what_may_be_old()
         writing = _Writing()
         runs = {run.id: run for run in changes.runs}
-        alone = self._alone_since(changes.lease)
-        if changes.lease is not None:
-            self._check_fence(writer, changes, changes.lease, runs, alone)
-        tasks_of = {task.run_id for task in changes.tasks} if changes.new_runs else ()
-        for run in {run.id: run for run in changes.new_runs}.values():
-            writing.touched[run.id] = self._add_run(writer, run, run.id not in tasks_of)
-        self._add_task_rows(writer, changes.tasks, writing, alone)
+        lease = changes.lease
+        alone = None if lease is None else self._alone_since(lease)
+        if lease is not None:
+            self._check_fence(writer, changes, lease, runs, alone)
+        if changes.new_runs:
+            with_tasks = {task.run_id for task in changes.tasks}
+            for run in {run.id: run for run in changes.new_runs}.values():
+                writing.touched[run.id] = self._add_run(writer, run, run.id not in with_tasks)
+        if changes.tasks:
+            self._add_task_rows(writer, changes.tasks, writing, alone)
         for attempt in changes.attempts:
             run_id = attempt.run_id
             if run_id not in writing.touched and run_id not in runs:
                 runs[run_id] = self._read_for_writing(writer, run_id)  # nothing else of it changes: this row takes the seal
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
             writing.size += self._write_attempt(writer, known, attempt)
-        columns: list[tuple[Any, ...]] = []
+        rows: list[tuple[Any, ...]] = []
         for run_id, run in runs.items():
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
             row = self._run_columns(writer, run, known)
             known.take_run_crc(row_crc(*row))
-            columns.append(row)
+            rows.append(row)
         writing.write_tasks(writer)
+        # By now the total of each run is what it will be, so that the last of its rows can seal it.
         writing.write_seals(writer)
-        for row in columns:
+        for row in rows:
             run_id = row[0]
             known = writing.touched[run_id]
             seal = _UNSEALED if run_id in writing.sealing else known.sealed(run_id, known.run_crc)
             writer.execute(_SAVE_RUN, (*row, known.run_crc, *seal, known.no))
+        if changes.new_runs:
+            self._keep_for_reading(changes)
         for known in writing.touched.values():
             return None, (known.no, known.commits), writing.size
         return None, None, writing.size
@@ -297,7 +325,7 @@ class SQLiteStore(BaseStore):
         # A record that stands there twice is written once.
         unique = {id(task): task for task in tasks}.values() if len(tasks) > 1 else tasks
         last = {task.run_id: task for task in unique}
-        for run_id, of_run in groupby(unique, attrgetter("run_id")):
+        for run_id, of_run in groupby(unique, _RUN_ID) if len(last) > 1 else [(tasks[0].run_id, unique)]:
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
             self._add_rows_of_run(writer, known, of_run, last[run_id], writing)
 
@@ -372,10 +400,8 @@ class SQLiteStore(BaseStore):
             self._graph_numbers.clear()
             self._generation = self._file.generation
 
-    def _alone_since(self, lease: Lease | None) -> int | None:
+    def _alone_since(self, lease: Lease) -> int | None:
         """As of which count of `SQLiteFile.rivals` a lease of this store has kept all others from its tree of runs."""
-        if lease is None:
-            return None
         epoch, rivals = self._held.get(lease.run_id, (0, 0))
         return rivals if epoch == lease.epoch else None
 
@@ -412,20 +438,22 @@ class SQLiteStore(BaseStore):
         with self._of_the_right_kind(run_id):
             known = _Known(number, self._file.rivals, run_crc=crc, total=crc, owner=owner, epoch=epoch, since=since)
             newest: tuple[Any, ...] = (run_id, crc, *seal)
-            columns = f"key, {_SEALED}" if tasks is None else "*"  # both end with the same four
+            columns = f"key, {_SEALED}" if tasks is None else "*"
             rows = connection.execute(f"SELECT {columns} FROM tasks WHERE key BETWEEN ? AND ? ORDER BY key", (first, last))
-            crcs = known.crcs
-            for row in rows:
-                key, crc, commits = row[0], row[-4], row[-3]
+            crcs, total, commits_so_far = known.crcs, known.total, newest[2] or 0
+            for sealed in rows if tasks is None else self._read_rows(run_id, first, rows, tasks):
+                key, crc, commits, _, _ = sealed
                 position = key - first
-                if not 0 <= position <= len(crcs) + _LARGEST_GAP:
-                    raise self._damaged(run_id, f"there is no position {position}")
-                if tasks is not None:
-                    tasks.append(self._task_of_row(run_id, first, row))
-                _put(crcs, position, crc)
-                known.total += crc + WEIGHT
-                if commits is not None and commits > (newest[2] or 0):
-                    newest = (key, *row[-4:])
+                if position >= len(crcs):
+                    if position > len(crcs) + _LARGEST_GAP:
+                        raise self._damaged(run_id, f"there is no position {position}")
+                    _put(crcs, position, crc)
+                else:
+                    crcs[position] = crc
+                total += crc + WEIGHT
+                if commits is not None and commits > commits_so_far:
+                    newest, commits_so_far = sealed, commits
+            known.total = total
             known.total += self._attempts_total(connection, number)
             known.commits = newest[2] or 0
             self._check_seal(run_id, known.total, newest)
@@ -549,11 +577,14 @@ class SQLiteStore(BaseStore):
 
         def work(writer: sqlite3.Connection) -> tuple[tuple[Lease, int], Mark, int]:
             self._forget_what_may_be_old()
+            ahead = self._ahead
             tasks: list[TaskRecord] | None = None
             if run_id not in self._known:  # whoever takes a run reads it next
                 tasks = []
                 self._known[run_id] = self._learn(writer, run_id, tasks)
             known = self._touch(writer, run_id, None)
+            if ahead is not None and ahead.tells(run_id, known.commits, self._file):
+                tasks = ahead.tasks
             token = self._owners.token
             if known.owner is not None and not force:
                 mine = known.owner == token
@@ -561,7 +592,9 @@ class SQLiteStore(BaseStore):
                     raise RunOwnedError(run_id, "this very process" if mine else self._name_of(known.owner), known.since)
             known.owner, known.epoch, known.since = token, known.epoch + 1, time.time_ns() // 1000
             mark = self._change_hands(writer, run_id, known)
-            self._ahead = None if tasks is None else _Ahead(run_id, self._file.rivals, known.commits, tasks)
+            self._ahead = None
+            if tasks is not None:
+                self._ahead = _Ahead(run_id, known.commits, self._file.rivals, self._file.generation, tasks)
             return (Lease(run_id, known.epoch), self._file.rivals), mark, 0
 
         lease, rivals = self._file.write(work)
@@ -605,14 +638,14 @@ class SQLiteStore(BaseStore):
         return self._file.read(lambda reader: self._run(reader, self._find(reader, _READ_RUN, run_id)))
 
     def _run(self, reader: sqlite3.Connection, row: tuple[Any, ...]) -> RunRecord:
-        run_id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id = row[1:11]
-        if row_crc(*row[1:14]) != row[14]:
+        run_id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id = row[:10]
+        if row_crc(*row[:13]) != row[13]:
             raise self._damaged(str(run_id), "its row is not what was written")
         graph = self._graph(reader, run_id, graph_no)
-        with self._of_the_right_kind(run_id):
-            return RunRecord(
-                run_id, flow_name, params, graph, created, _STATES[state], started, ended, parent_run_id, parent_task_id
-            )
+        known_state = _STATES.get(state)
+        if known_state is None:
+            raise self._damaged(run_id, f"there is no state {state!r}")
+        return RunRecord(run_id, flow_name, params, graph, created, known_state, started, ended, parent_run_id, parent_task_id)
 
     def _graph(self, reader: sqlite3.Connection, run_id: str, number: int) -> str:
         """The text of a graph. The digest that it is found by when it is written is its checksum when it is read."""
@@ -629,10 +662,9 @@ class SQLiteStore(BaseStore):
     def read_tasks(self, run_id: str) -> list[TaskRecord]:
         """See `Store.read_tasks`."""
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.run_id == run_id and self._file.is_alone_since(ahead.rivals):
-            known = self._known.get(run_id)
-            if known is not None and known.commits == ahead.commits:
-                return ahead.tasks
+        known = self._known.get(run_id)
+        if ahead is not None and known is not None and self._file.is_alone() and ahead.tells(run_id, known.commits, self._file):
+            return ahead.tasks
         return self._file.read(lambda reader: self._tasks(reader, run_id))
 
     def _tasks(self, reader: sqlite3.Connection, run_id: str) -> list[TaskRecord]:
@@ -640,14 +672,56 @@ class SQLiteStore(BaseStore):
         self._learn(reader, run_id, tasks)
         return tasks
 
-    def _task_of_row(self, run_id: str, first: int, row: tuple[Any, ...]) -> TaskRecord:
-        """The record of a row, in the run whose tasks' keys begin with `first`."""
-        if task_crc(row[:17]) != row[17]:
-            raise self._damaged(run_id, f"the row of the task at position {row[0] - first} is not what was written")
-        key, task_id, kind, state, attempts, tries, interruptions, *rest = row
-        return TaskRecord(
-            run_id, task_id, key - first, _TYPES[kind], _STATES[state], attempts, tries, interruptions, rest[9], *rest[:9]
-        )
+    def _read_rows(
+        self, run_id: str, first: int, rows: Iterable[tuple[Any, ...]], tasks: list[TaskRecord]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Check the rows of a run's tasks, add their records to `tasks`, and pass on what seals are made of."""
+        for row in rows:
+            if task_crc(row[:17]) != row[17]:
+                raise self._damaged(run_id, f"the row of the task at position {row[0] - first} is not what was written")
+            (
+                key,
+                task_id,
+                kind,
+                state,
+                attempts,
+                try_number,
+                interruptions,
+                started,
+                ended,
+                due,
+                given,
+                output,
+                error,
+                reason,
+                logs,
+                child_run_id,
+                crashes,
+                *seals,
+            ) = row
+            tasks.append(
+                TaskRecord(
+                    run_id,
+                    task_id,
+                    key - first,
+                    _TYPES[kind],
+                    _STATES[state],
+                    attempts,
+                    try_number,
+                    interruptions,
+                    crashes,
+                    started,
+                    ended,
+                    due,
+                    given,
+                    output,
+                    error,
+                    reason,
+                    logs,
+                    child_run_id,
+                )
+            )
+            yield (key, *seals)
 
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
@@ -672,18 +746,29 @@ class SQLiteStore(BaseStore):
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`. A run whose row is damaged is left out, with a warning in the log: it hides no other."""
+        if parent_run_id is None:
+            return self._read_runs("", ())
+        return self._read_runs("WHERE parent_run_id = ?", (parent_run_id,))
 
+    def _chosen_runs(self, choice: Choice) -> list[RunRecord]:
+        conditions = {"state = ?": choice.state and choice.state.value, "flow_name = ?": choice.flow_name}
+        where = " AND ".join(condition for condition, value in conditions.items() if value is not None)
+        arguments = tuple(value for value in conditions.values() if value is not None)
+        return self._read_runs(f"WHERE {where}" if where else "", arguments, choice.limit)
+
+    def _read_runs(self, where: str, arguments: tuple[str, ...], limit: int | None = None) -> list[RunRecord]:
         def leave_out(problem: str) -> None:
             _logger.warning("left out of the list of runs: %s", problem)
 
         def work(reader: sqlite3.Connection) -> list[RunRecord]:
-            where, arguments = ("WHERE parent_run_id = ?", (parent_run_id,)) if parent_run_id is not None else ("", ())
             found: list[RunRecord] = []
             for row in _each_row(reader, where, arguments, leave_out):
                 try:
                     found.append(self._run(reader, row))
                 except StoreDamagedError as error:
                     leave_out(str(error))
+                if len(found) == limit:
+                    break
             return found
 
         return self._file.read(work)
@@ -715,7 +800,7 @@ class SQLiteStore(BaseStore):
             except (StoreDamagedError, RunNotFoundError) as error:
                 yield str(error)
             except sqlite3.OperationalError as error:
-                yield f"run {row[1]!r} cannot be read: {error}"
+                yield f"run {row[0]!r} cannot be read: {error}"
         yield from unreadable
         for table, key in (("tasks", "key"), ("attempts", "task_key")):
             stray = f"SELECT DISTINCT {key} >> 32 FROM {table} WHERE {key} >> 32 NOT IN (SELECT no FROM runs)"

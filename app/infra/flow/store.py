@@ -12,12 +12,14 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from types import TracebackType
 from typing import Protocol, TypeVar, runtime_checkable
 
 from .codec import ValueCodec
-from .errors import OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
+from .errors import InvalidOptionError, OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
 from .housekeeping import prune_policy, trees_to_prune
 from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
 from .options import seconds_of
@@ -181,16 +183,33 @@ class Store(Protocol):
         """
         ...
 
-    def list_runs(self) -> list[str]:
-        """The ids of all runs, newest first; those of subflows too."""
+    def list_runs(
+        self, state: ExecutionState | str | None = None, flow_name: str | None = None, limit: int | None = None
+    ) -> list[str]:
+        """The ids of runs, newest first; those of subflows too.
+
+        Args:
+            state: only the runs in this state.
+            flow_name: only those of this flow.
+            limit: no more than so many.
+
+        Raises:
+            InvalidOptionError: there is no such state, or the limit is no whole number from 1 on.
+        """
         ...
 
     def list_children(self, parent_run_id: str) -> list[str]:
         """The ids of the subflow runs of a run, newest first."""
         ...
 
-    def get_all_runs(self, include_tasks: bool = True) -> list[WorkflowRun]:
-        """All runs, newest first, with or without their tasks."""
+    def get_all_runs(
+        self,
+        include_tasks: bool = True,
+        state: ExecutionState | str | None = None,
+        flow_name: str | None = None,
+        limit: int | None = None,
+    ) -> list[WorkflowRun]:
+        """Runs, newest first, with or without their tasks; the other arguments and errors are those of `list_runs`."""
         ...
 
     def list_attempts(self, run_id: str, task_id: str | None = None) -> list[Attempt]:
@@ -235,6 +254,33 @@ class Store(Protocol):
             The ids of the runs that were removed.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which runs somebody wants to see; None is any."""
+
+    state: ExecutionState | None
+    flow_name: str | None
+    limit: int | None
+
+    def includes(self, run: RunRecord) -> bool:
+        """Whether a run is among them, the limit apart."""
+        return (self.state is None or run.state is self.state) and (self.flow_name is None or run.flow_name == self.flow_name)
+
+
+def check_choice(state: ExecutionState | str | None, flow_name: str | None, limit: int | None) -> Choice:
+    """What was asked for, checked.
+
+    Raises:
+        InvalidOptionError: see `Store.list_runs`.
+    """
+    states = [known.value for known in ExecutionState]
+    if state is not None and state not in states:
+        raise InvalidOptionError("state", state, f"one of {', '.join(map(repr, states))}")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidOptionError("limit", limit, "a whole number from 1 on, or None")
+    return Choice(None if state is None else ExecutionState(state), flow_name, limit)
 
 
 def is_large(changes: Changes) -> bool:
@@ -461,17 +507,30 @@ class BaseStore(ABC):
                 return task
         raise UnknownTaskError(f"Run {run_id!r}", task_id, closest(task_id, (task.task_id for task in tasks)))
 
-    def list_runs(self) -> list[str]:
+    def list_runs(
+        self, state: ExecutionState | str | None = None, flow_name: str | None = None, limit: int | None = None
+    ) -> list[str]:
         """See `Store.list_runs`."""
-        return [run.id for run in self.read_runs()]
+        return [run.id for run in self._chosen_runs(check_choice(state, flow_name, limit))]
+
+    def _chosen_runs(self, choice: Choice) -> list[RunRecord]:
+        """The runs that are asked for, newest first. By default all are read; a store that can look for them does."""
+        return list(islice(filter(choice.includes, self.read_runs()), choice.limit))
 
     def list_children(self, parent_run_id: str) -> list[str]:
         """See `Store.list_children`."""
         return [run.id for run in self.read_runs(parent_run_id)]
 
-    def get_all_runs(self, include_tasks: bool = True) -> list[WorkflowRun]:
+    def get_all_runs(
+        self,
+        include_tasks: bool = True,
+        state: ExecutionState | str | None = None,
+        flow_name: str | None = None,
+        limit: int | None = None,
+    ) -> list[WorkflowRun]:
         """See `Store.get_all_runs`."""
-        return [self._model(run, self.read_tasks(run.id) if include_tasks else ()) for run in self.read_runs()]
+        runs = self._chosen_runs(check_choice(state, flow_name, limit))
+        return [self._model(run, self.read_tasks(run.id) if include_tasks else ()) for run in runs]
 
     def list_attempts(self, run_id: str, task_id: str | None = None) -> list[Attempt]:
         """See `Store.list_attempts`."""

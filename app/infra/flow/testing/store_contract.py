@@ -26,6 +26,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from ..codec import UnregisteredValue
 from ..errors import (
+    InvalidOptionError,
     OwnershipLostError,
     RunExistsError,
     RunNotFoundError,
@@ -740,6 +741,30 @@ class StoreContract(ABC):
         assert store.list_children("inner") == store.list_children("unknown") == store.list_children("") == []
         assert [run.parent_task_id for run in store.read_runs("root")] == ["sub", "sub"]
         assert store.list_runs() == list(reversed(parents))
+        store.close()
+
+    def test_runs_are_listed_by_state_flow_and_number(self, tmp_path: Path) -> None:
+        """Those that are asked for and no others, newest first; the same with their tasks; a mistake is refused by name."""
+        store = self.make_store(tmp_path)
+        ended = (ExecutionState.FAILED, ExecutionState.SUCCESS)
+        for number in range(6):
+            run = a_run(
+                f"run{number}", created=NOON + number, state=ended[number % 2], flow_name="early" if number < 3 else "late"
+            )
+            store.commit(Changes(new_runs=[run], tasks=[a_task(0, run.id)]))
+        assert store.list_runs("failed") == store.list_runs(ExecutionState.FAILED) == ["run4", "run2", "run0"]
+        assert store.list_runs(state="failed", limit=2) == ["run4", "run2"]
+        assert store.list_runs(flow_name="early") == ["run2", "run1", "run0"]
+        assert store.list_runs("success", "late", 1) == ["run5"]
+        assert store.list_runs("cancelled") == store.list_runs(flow_name="never") == []
+        assert store.list_runs(limit=100) == store.list_runs()
+        (model,) = store.get_all_runs(state="failed", flow_name="late")
+        assert (model.id, len(model.tasks)) == ("run4", 1)
+        assert [len(run.tasks) for run in store.get_all_runs(include_tasks=False, limit=2)] == [0, 0]
+        for option, value in (("state", "broken"), ("state", 1), ("limit", 0), ("limit", "2"), ("limit", True)):
+            with Raises(InvalidOptionError) as told:
+                store.list_runs(**{option: value})  # type: ignore[arg-type]
+            assert (told.error.option, told.error.value) == (option, value)
         store.close()
 
     # --- whose records they are ---
