@@ -4,81 +4,87 @@ Decorate functions as tasks, say what depends on what, await the run. Every stat
 on it; a killed process continues where it stood. Standard library only.
 """
 
-from .clock import Clock, SystemClock
-from .codec import UnregisteredValue, ValueCodec
-from .context import Context
-from .errors import (
-    AmbiguousDependencyError,
-    CycleError,
-    DefinitionError,
-    DuplicateTaskError,
-    FlowError,
-    GraphChangedError,
-    IllegalTransitionError,
-    InvalidNameError,
-    InvalidOptionError,
-    NestedFlowError,
-    NotUpstreamError,
-    OwnershipLostError,
-    ParallelError,
-    RunActiveError,
-    RunError,
-    RunExistsError,
-    RunFailedError,
-    RunMismatchError,
-    RunningLoopError,
-    RunNotFoundError,
-    RunOwnedError,
-    StoreBusyError,
-    StoreClosedError,
-    StoreDamagedError,
-    StoredValueError,
-    StoreError,
-    StoreForkedError,
-    StoreFormatError,
-    StoreFullError,
-    StoreVersionError,
-    TaskFunctionError,
-    UnknownDependencyError,
-    UnknownTaskError,
-    UnregisteredTypeError,
-    UnstorableValueError,
-    ValueTooLargeError,
-)
-from .event_manager import EventManager
-from .events import (
-    Event,
-    RunFinished,
-    RunInterrupted,
-    RunStarted,
-    TaskEvent,
-    TaskFailed,
-    TaskInterrupted,
-    TaskReset,
-    TaskRetryScheduled,
-    TaskSkipped,
-    TaskStarted,
-    TaskSucceeded,
-)
-from .flow import AsyncFlow
-from .json_store import JsonStore
-from .memory_store import MemoryStore
-from .models import (
-    Attempt,
-    AttemptResult,
-    ExecutionState,
-    LogEntry,
-    State,
-    TaskInstance,
-    TaskType,
-    WorkflowRun,
-)
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
-from .retry_manager import RetryPolicy
-from .sqlite_store import SQLiteStore
-from .store import BaseStore, Store
-from .version import __version__
-from .workflow_builders import FlowBuilder
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Whoever reads the code sees the names here; at run time each is fetched from its room when it is first asked for, so that a
+# program loads what it uses and no more.
+if TYPE_CHECKING:
+    from .clock import Clock, SystemClock
+    from .codec import UnregisteredValue, ValueCodec
+    from .context import Context
+    from .errors import (
+        AmbiguousDependencyError,
+        CycleError,
+        DefinitionError,
+        DuplicateTaskError,
+        FlowError,
+        GraphChangedError,
+        IllegalTransitionError,
+        InvalidNameError,
+        InvalidOptionError,
+        NestedFlowError,
+        NotUpstreamError,
+        OwnershipLostError,
+        ParallelError,
+        RunActiveError,
+        RunError,
+        RunExistsError,
+        RunFailedError,
+        RunMismatchError,
+        RunningLoopError,
+        RunNotFoundError,
+        RunOwnedError,
+        StoreBusyError,
+        StoreClosedError,
+        StoreDamagedError,
+        StoredValueError,
+        StoreError,
+        StoreForkedError,
+        StoreFormatError,
+        StoreFullError,
+        StoreVersionError,
+        TaskFunctionError,
+        UnknownDependencyError,
+        UnknownTaskError,
+        UnregisteredTypeError,
+        UnstorableValueError,
+        ValueTooLargeError,
+    )
+    from .event_manager import EventManager
+    from .events import (
+        Event,
+        RunFinished,
+        RunInterrupted,
+        RunStarted,
+        TaskEvent,
+        TaskFailed,
+        TaskInterrupted,
+        TaskReset,
+        TaskRetryScheduled,
+        TaskSkipped,
+        TaskStarted,
+        TaskSucceeded,
+    )
+    from .flow import AsyncFlow
+    from .json_store import JsonStore
+    from .memory_store import MemoryStore
+    from .models import (
+        Attempt,
+        AttemptResult,
+        ExecutionState,
+        LogEntry,
+        State,
+        TaskInstance,
+        TaskType,
+        WorkflowRun,
+    )
+    from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .retry_manager import RetryPolicy
+    from .sqlite_store import SQLiteStore
+    from .store import BaseStore, Store
+    from .version import __version__
+    from .workflow_builders import FlowBuilder
 
 __all__ = [
     "AmbiguousDependencyError",
@@ -158,3 +164,45 @@ __all__ = [
     "WorkflowRun",
     "__version__",
 ]
+
+_ROOMS = {
+    "clock": "Clock SystemClock",
+    "codec": "UnregisteredValue ValueCodec",
+    "context": "Context",
+    "errors": (
+        "AmbiguousDependencyError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
+        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NotUpstreamError OwnershipLostError "
+        "ParallelError RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunningLoopError "
+        "RunNotFoundError RunOwnedError StoreBusyError StoreClosedError StoreDamagedError StoredValueError StoreError "
+        "StoreForkedError StoreFormatError StoreFullError StoreVersionError TaskFunctionError UnknownDependencyError "
+        "UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError"
+    ),
+    "event_manager": "EventManager",
+    "events": (
+        "Event RunFinished RunInterrupted RunStarted TaskEvent TaskFailed TaskInterrupted TaskReset TaskRetryScheduled "
+        "TaskSkipped TaskStarted TaskSucceeded"
+    ),
+    "flow": "AsyncFlow",
+    "json_store": "JsonStore",
+    "memory_store": "MemoryStore",
+    "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
+    "records": "AttemptRecord Changes Lease RunRecord TaskRecord",
+    "retry_manager": "RetryPolicy",
+    "sqlite_store": "SQLiteStore",
+    "store": "BaseStore Store",
+    "version": "__version__",
+    "workflow_builders": "FlowBuilder",
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    room = _ROOM_OF.get(name)
+    if room is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f".{room}", __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,14 +12,11 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from decimal import Decimal
 from enum import Enum
+from functools import cache
 from math import isfinite
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo
 
 from .errors import (
     DefinitionError,
@@ -31,6 +28,7 @@ from .errors import (
     place_of,
     shown,
 )
+from .late_dataclass import dataclass
 from .models import AttemptResult, ExecutionState, TaskType
 
 MAX_SIZE = 16 * 2**20
@@ -48,7 +46,7 @@ _to_text: Callable[[Any], str] = json.JSONEncoder(
 _to_ascii: Callable[[Any], str] = json.JSONEncoder(
     ensure_ascii=True, allow_nan=False, check_circular=False, separators=(",", ":")
 ).encode
-_PAIR = re.compile("(?<=[\ud800-\udbff])(?=[\udc00-\udfff])")  # between two surrogates that JSON would read as one character
+_PAIR = "(?<=[\ud800-\udbff])(?=[\udc00-\udfff])"  # between two surrogates that JSON would read as one character
 _PLAIN_SCALARS = frozenset({str, bool, type(None)})
 _WIDTHS: dict[type, int] = {str: 1, bytes: 2, bytearray: 2}  # characters of text that each element takes at least
 
@@ -71,7 +69,7 @@ def _is_plain(value: Any, depth: int) -> bool:
     return False
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UnregisteredValue:
     """Stands in for a value whose class is not registered, where stored runs are only looked at."""
 
@@ -176,7 +174,9 @@ class ValueCodec:
         text = _to_text(tree)
         if not _needs_escapes(text):
             return text
-        return _to_ascii(_Writer(self._names, task_id, split_pairs=True).tree(value, place, 0) if _PAIR.search(text) else tree)
+        if re.search(_PAIR, text):
+            tree = _Writer(self._names, task_id, split_pairs=True).tree(value, place, 0)
+        return _to_ascii(tree)
 
     # --- reading ---
 
@@ -205,6 +205,8 @@ class ValueCodec:
         if tag == "object":
             return self._build(tree["type"], tree["v"])
         reader = _READERS.get(tag)
+        if reader is None and tag in _RARE_TAGS:
+            return _rare().READERS[tag](tree["v"])
         if reader is None:
             raise StoredValueError(f"it has the unknown tag {tag!r}; a newer version may have written it")
         return reader(tree)
@@ -272,7 +274,7 @@ def clean(text: str) -> str:
 
 def join(texts: Mapping[str, str]) -> str:
     """The text of the dict whose values' texts are given, without reading any of them."""
-    if TAG in texts or any(not key.isascii() and _PAIR.search(key) for key in texts):
+    if TAG in texts or any(not key.isascii() and re.search(_PAIR, key) for key in texts):
         pairs = ",".join(f"[{_to_ascii(_in_pieces(key))},{text}]" for key, text in texts.items())
         return f'{{"$":"dict","v":[{pairs}]}}'
     return "{" + ",".join(f"{_to_ascii(key)}:{text}" for key, text in texts.items()) + "}"
@@ -288,7 +290,7 @@ def split(text: str) -> dict[str, str]:
 
 def _in_pieces(text: str) -> Any:
     """Text whose escapes JSON would read as another, in pieces that it reads as they are."""
-    return {TAG: "str", "v": _PAIR.split(text)} if _PAIR.search(text) else text
+    return {TAG: "str", "v": re.split(_PAIR, text)} if re.search(_PAIR, text) else text
 
 
 class _Writer:
@@ -313,6 +315,8 @@ class _Writer:
         writer = _LEAF_WRITERS.get(kind)
         if writer is not None:
             return writer(value, lambda problem: self._refuse(place, kind, problem))
+        if kind.__name__ in _RARE_NAMES and kind in _rare().TAGS:
+            return {TAG: _rare().TAGS[kind], "v": str(value)}
         if depth >= MAX_DEPTH:
             raise self._refuse(place, kind, f"it is nested more than {MAX_DEPTH} levels deep")
         if id(value) in self._open:
@@ -356,7 +360,7 @@ class _Writer:
         return [self.tree(item, f"{place}[{index}]", depth) for index, item in enumerate(items)]
 
     def _dict(self, value: dict[Any, Any], place: str, depth: int) -> Any:
-        if all(type(key) is str and key != TAG and not (self._split_pairs and _PAIR.search(key)) for key in value):
+        if all(type(key) is str and key != TAG and not (self._split_pairs and re.search(_PAIR, key)) for key in value):
             return {key: self.tree(item, place_of(key, place), depth) for key, item in value.items()}
         pairs = [
             [self.tree(key, f"{place}.key({shown(key)})", depth), self.tree(item, place_of(key, place), depth)]
@@ -393,8 +397,9 @@ _Refuse = Callable[[str], UnstorableValueError]
 def _write_zone(zone: tzinfo | None, refuse: _Refuse) -> dict[str, Any]:
     if zone is None or type(zone) is timezone:  # isoformat says it all
         return {}
-    if type(zone) is ZoneInfo and zone.key:
-        return {"zone": zone.key}
+    key = getattr(zone, "key", None)
+    if key and type(zone) is _rare().ZONE:
+        return {"zone": key}
     raise refuse(f"its tzinfo is a {type(zone).__name__}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 
@@ -418,7 +423,7 @@ def _read_moment(parse: Callable[[str], Any]) -> Callable[[dict[str, Any]], Any]
     def read(tree: dict[str, Any]) -> Any:
         zone: tzinfo | None = None
         if "zone" in tree:
-            zone = ZoneInfo(tree["zone"])
+            zone = _rare().ZONE(tree["zone"])
         elif "offset" in tree:
             days, seconds, microseconds = tree["offset"]
             offset = timedelta(days, seconds, microseconds)
@@ -439,13 +444,7 @@ _LEAF_WRITERS: dict[type, Callable[[Any, _Refuse], dict[str, Any]]] = {
     time: _write_moment("time"),
     date: _as_text("date", date.isoformat),
     timedelta: lambda value, _: {TAG: "timedelta", "v": [value.days, value.seconds, value.microseconds]},
-    Decimal: _as_text("Decimal", str),
-    UUID: _as_text("UUID", str),
     complex: lambda value, _: {TAG: "complex", "v": [repr(value.real), repr(value.imag)]},
-    # A concrete path reads back as this machine's kind of path; a pure one as what it was.
-    type(Path()): _as_text("Path", str),
-    PurePosixPath: _as_text("PurePosixPath", str),
-    PureWindowsPath: _as_text("PureWindowsPath", str),
 }
 
 _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -463,9 +462,15 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "time": _read_moment(time.fromisoformat),
     "date": lambda tree: date.fromisoformat(tree["v"]),
     "timedelta": lambda tree: timedelta(*tree["v"]),
-    "Decimal": lambda tree: Decimal(tree["v"]),
-    "UUID": lambda tree: UUID(tree["v"]),
-    "Path": lambda tree: Path(tree["v"]),
-    "PurePosixPath": lambda tree: PurePosixPath(tree["v"]),
-    "PureWindowsPath": lambda tree: PureWindowsPath(tree["v"]),
 }
+
+# By these names the room of rare values is known to be needed, before it is loaded.
+_RARE_NAMES = frozenset({"Decimal", "UUID", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"})
+_RARE_TAGS = frozenset({"Decimal", "UUID", "Path", "PurePosixPath", "PureWindowsPath"})
+
+
+@cache
+def _rare() -> ModuleType:
+    from . import rare_values  # late: it loads modules of the standard library that take half as long as the whole engine
+
+    return rare_values

@@ -167,14 +167,22 @@ class Drives:
     def __contains__(self, key: object) -> bool:
         return key in self._drives
 
-    async def run(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> WorkflowRun:
+    async def run(
+        self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]], alone: str | None = None
+    ) -> WorkflowRun:
         """Wait for the run's end: with those who drive it already, or else by driving it.
 
+        Args:
+            key: the run.
+            flow_name: its flow.
+            work: drives it.
+            alone: what cannot be done together with others, in the words of the error; None where they are welcome.
+
         Raises:
-            RunActiveError: the caller is one of the run's own tasks.
+            RunActiveError: the caller is one of the run's own tasks; or there are others, and it wants to be alone.
             RunMismatchError: it is being driven as a run of another flow.
         """
-        if key in _driven_here.get():
+        if alone is None and key in _driven_here.get():
             raise RunActiveError(key[1], "await", "A task cannot wait for the run that it is part of.")
         while True:
             with self._lock:
@@ -184,6 +192,8 @@ class Drives:
                     drive = None
                 if drive is None:
                     drive = self._start(key, flow_name, work)
+                elif alone is not None:
+                    raise RunActiveError(key[1], alone)
             if drive.flow_name != flow_name:
                 raise RunMismatchError(key[1], drive.flow_name, flow_name)
             here = drive.loop is asyncio.get_running_loop()

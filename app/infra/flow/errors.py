@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from difflib import get_close_matches
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def closest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate a person most likely meant by `name`, or None."""
+    from difflib import get_close_matches  # late: nobody needs it before somebody has mistaken a name
+
     known = list(candidates)
     matches = get_close_matches(name, known, n=1, cutoff=0.6)
     if not matches:  # letter by letter, LOAD and load have nothing in common
@@ -63,12 +64,14 @@ def abridged(text: str, most: int) -> str:
 
 
 # C0 but tab and newline, DEL, C1; the marks that turn the direction of text; lone surrogates, which no terminal can be sent.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 def printable(text: str) -> str:
     """`text` as a terminal or a log may get it: what would steer or disguise is written as an escape, as `repr` does."""
-    return _UNPRINTABLE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+    if text.isprintable():
+        return text
+    return re.sub(_UNPRINTABLE, lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 class FlowError(Exception):

@@ -5,9 +5,9 @@ Pure data; must not know who listens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from .late_dataclass import dataclass
 from .models import ExecutionState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -408,21 +408,28 @@ class AsyncFlow:
             StoreBusyError: somebody else held the store for too long.
             StoreError: the store failed; the run stands as of the last commit, and can be continued.
         """
+        drive = self._driving(run_id, max_concurrency, adopt_graph)
+        return await _DRIVES.run(self._key(run_id), self.flow_name, drive)
+
+    def _driving(
+        self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None = None
+    ) -> Callable[[], Coroutine[Any, Any, WorkflowRun]]:
+        """What drives a run, its arguments checked."""
         if type(max_concurrency) is not int or max_concurrency < 0:
             raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
         check_name("run id", run_id)
         self._definition.validate()
-        drive = partial(self._drive, run_id, max_concurrency, adopt_graph)
-        return await _DRIVES.run(self._key(run_id), self.flow_name, drive)
+        return partial(self._drive, run_id, max_concurrency, adopt_graph, retry)
 
-    async def _drive(self, run_id: str, max_concurrency: int, adopt_graph: bool) -> WorkflowRun:
+    async def _drive(self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None) -> WorkflowRun:
         """Take the run, drive it, and give it up, whatever happens."""
         session = Session(self._store, self._definition, self._clock, run_id)
         worker = self._worker
         try:
-            finished = await worker.do(partial(session.begin, adopt_graph))
+            finished = await worker.do(partial(session.begin, adopt_graph, retry))
             if finished is not None:
                 return finished
+            self.events.emit(session.told)
             assert session.lease is not None
             runner = Runner(self._store, session.lease, worker, self.events, self._clock, self._make_id, max_concurrency)
             await runner.drive(session.root, session.children, session.step)
@@ -482,15 +489,13 @@ class AsyncFlow:
             RunActiveError, RunOwnedError: the run is being driven, here or elsewhere.
             RunNotFoundError, RunMismatchError, GraphChangedError: as for `run_until_complete`.
         """
-        self.events.emit(self._reset(run_id, task_id, reset_downstream, adopt_graph).events)
-
-    def _reset(self, run_id: str, task_id: str, downstream: bool, adopt_graph: bool) -> Step:
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
         self._definition.validate()
         with claimed(self._store, run_id) as lease:
             tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
-            return tree.reset(tree.root(run_id), task_id, downstream)
+            told = tree.reset(tree.root(run_id), task_id, reset_downstream, release=True)
+        self.events.emit(told)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
         if self._key(run_id) in _DRIVES:
@@ -513,9 +518,8 @@ class AsyncFlow:
 
         The arguments and errors are those of `manual_retry` and `run_until_complete`.
         """
-        step = await self._worker.do(partial(self._reset, run_id, task_id, reset_downstream, adopt_graph))
-        self.events.emit(step.events)
-        return await self.run_until_complete(run_id, max_concurrency, adopt_graph=adopt_graph)
+        drive = self._driving(run_id, max_concurrency, adopt_graph, (task_id, reset_downstream))
+        return await _DRIVES.run(self._key(run_id), self.flow_name, drive, alone="retry a task of")
 
     def take_over(self, run_id: str) -> None:
         """Take a run from an owner who lives but does not answer; what that one writes from then on is refused.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from .errors import InvalidOptionError
+from .late_dataclass import dataclass
 from .models import TERMINAL_STATES, ExecutionState
 from .options import seconds_of
 from .records import RunRecord

@@ -154,6 +154,12 @@ task_row = attrgetter(*(column.name for column in fields(TaskRecord)))
 attempt_row = attrgetter(*(column.name for column in fields(AttemptRecord)))
 
 
+_TYPES = {str(kind): kind for kind in TaskType}
+_STATES = {
+    str(state): state for state in ExecutionState
+}  # looked up, and not asked for: there is a row for each change of a task
+
+
 def run_row(run: RunRecord) -> list[Any]:
     """A run as the journal holds it."""
     return list(run_columns(run))
@@ -166,7 +172,7 @@ def _row_to_run(row: list[Any], graph_before: str) -> RunRecord:
 
 def _row_to_task(row: list[Any]) -> TaskRecord:
     run_id, task_id, position, kind, state, *rest = row
-    return TaskRecord(run_id, task_id, position, TaskType(kind), ExecutionState(state), *rest)
+    return TaskRecord(run_id, task_id, position, _TYPES[kind], _STATES[state], *rest)
 
 
 def _row_to_attempt(row: list[Any]) -> AttemptRecord:

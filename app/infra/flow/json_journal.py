@@ -47,6 +47,8 @@ class Journal:
     """Where in the file each of them ends."""
     checksums: list[int] = field(default_factory=list[int])
     version: int = VERSION
+    mark: tuple[int, int] = (0, 0)
+    """The length and the checksum of all that is in the file."""
     trouble: StoreError | None = None
     """Why there is more in the file than can be read; None where it is only what a kill or a power cut leaves of a line."""
 
@@ -69,6 +71,16 @@ class Journal:
         """Forget all entries but the first ones."""
         del self.entries[count:], self.ends[count:], self.checksums[count:]
 
+    def shortened(self) -> Journal:
+        """The same without what the entries say of the run: where they end, and what they rely on."""
+        ties: list[Entry] = [{"with": entry["with"]} for entry in self.entries if "with" in entry]
+        return Journal([{"after": self.after}, *ties], self.ends[-1:], self.checksums[-1:], self.version, self.mark)
+
+
+def mark_of(data: bytes) -> tuple[int, int]:
+    """What tells two contents of a file apart: their length and checksum."""
+    return len(data), zlib.crc32(data)
+
 
 def parse_journal(data: bytes, name: str, store: str) -> Journal:
     """Read a journal. Nothing is raised: one who only looks whether a line is there can do without those behind it.
@@ -78,7 +90,7 @@ def parse_journal(data: bytes, name: str, store: str) -> Journal:
         name: what the file is called in errors.
         store: what the store is called in errors.
     """
-    journal = Journal()
+    journal = Journal(mark=mark_of(data))
     try:
         _read_entries(journal, data, name, store)
         if journal.length < len(data):

@@ -14,7 +14,7 @@ from pathlib import Path
 from .errors import RunNotFoundError, StoreDamagedError, StoreError, StoreFormatError
 from .file_system import FileSystem, regular_files, translated
 from .json_format import Content, Entry, file_stem, parse_folded, parse_head
-from .json_journal import Journal, parse_journal
+from .json_journal import Journal, mark_of, parse_journal
 from .json_ties import Ties
 from .records import RunRecord
 
@@ -49,10 +49,6 @@ class Known:
         self.journal = length + len(data), zlib.crc32(data, checksum)
 
 
-def _mark(data: bytes) -> tuple[int, int]:
-    return len(data), zlib.crc32(data)
-
-
 class Reader:
     """The runs in a folder.
 
@@ -68,7 +64,9 @@ class Reader:
         self._files = files
         self.ties = Ties(self._parsed_of, self._folded_commits)
         self._known: dict[str, Known] = {}
-        """By the name of the run's files."""
+        """By the name of the run's files, those that are written from here."""
+        self._last: tuple[str, Known, Journal] | None = None
+        """The one with a journal that was read last: it may be just about to be written."""
 
     def __repr__(self) -> str:
         return f"<Reader of {self.store}>"
@@ -93,39 +91,59 @@ class Reader:
         return run, content
 
     def _content(self, stem: str) -> Content:
-        return self.known(stem) or self.read(stem)[0]
+        content = self.known(stem)
+        if content is None:
+            if self._last is None or self._last[0] != stem or not self._says(stem, self._last[1]):
+                self._last = None
+                known, journal = self._read_whole(stem)
+                if journal.entries and journal.length == known.journal[0]:
+                    self._last = stem, known, journal.shortened()
+                return known.content
+            content = self._last[1].content
+        return content
 
     def known(self, stem: str) -> Content | None:
         """What is known of the run whose files have that name, if it is what they say; not to be changed."""
         known = self._known.get(stem)
-        if known is not None:
-            data = self._files.read(self.folder / (stem + FOLDED))
-            if known.folded == (_mark(data) if data is not None else None):
-                data = self._files.read(self.folder / (stem + JOURNAL))
-                if known.journal == _mark(data or b""):
-                    return known.content
-        return None
+        return known.content if known is not None and self._says(stem, known) else None
 
-    def keep(self, run_id: str, content: Content | None = None) -> Known:
-        """Know a run from now on; what its writer adds is to be told. Called while nobody else writes.
+    def _says(self, stem: str, known: Known) -> bool:
+        """Whether the files of that name say what is known."""
+        data = self._files.read(self.folder / (stem + FOLDED))
+        if known.folded != (mark_of(data) if data is not None else None):
+            return False
+        return known.journal == mark_of(self._files.read(self.folder / (stem + JOURNAL)) or b"")
 
-        Args:
-            run_id: the run.
-            content: what was read of it: all that its files hold. None for one that has no files yet.
-        """
-        known = self._known[file_stem(run_id)] = Known(content or Content(), None)
-        if content is not None:
-            data = self._files.read(self.path(run_id, FOLDED))
-            known.folded = _mark(data) if data is not None else None
-            known.journal = _mark(self._files.read(self.path(run_id, JOURNAL)) or b"")
-        return known
+    def take(self, run_id: str) -> tuple[Known, Journal]:
+        """What the files of a run say, for who is about to write it; read only if they have changed since it was read last."""
+        stem = file_stem(run_id)
+        last, self._last = self._last, None
+        if last is not None and last[0] == stem and self._says(stem, last[1]):
+            return last[1], last[2]
+        return self._read_whole(stem)
+
+    def keep(self, run_id: str, known: Known) -> None:
+        """Know a run from now on; who writes it keeps that up to date."""
+        self._known[file_stem(run_id)] = known
 
     def forget(self, run_id: str) -> None:
         """Know a run no more."""
-        self._known.pop(file_stem(run_id), None)
+        stem = file_stem(run_id)
+        self._known.pop(stem, None)
+        if self._last is not None and self._last[0] == stem:
+            self._last = None
+
+    def forget_all(self) -> None:
+        """Know none any more."""
+        self._known.clear()
+        self._last = None
 
     def read(self, stem: str) -> tuple[Content, Journal]:
         """What the files of that name hold, with the journal of what came after the last fold. An empty content is no run."""
+        known, journal = self._read_whole(stem)
+        return known.content, journal
+
+    def _read_whole(self, stem: str) -> tuple[Known, Journal]:
         path, journal = self.folder / (stem + FOLDED), self.folder / (stem + JOURNAL)
         patience = _PATIENCE
         while True:
@@ -141,7 +159,7 @@ class Reader:
                 if self._files.identity(path) == before[0]:  # or it was folded after one look and before the other
                     return found
 
-    def _read(self, stem: str) -> tuple[Content, Journal]:
+    def _read(self, stem: str) -> tuple[Known, Journal]:
         data = self._files.read(self.folder / (stem + FOLDED))
         content = parse_folded(data, stem + FOLDED, self.store) if data is not None else Content()
         journal = self.journal(stem, content.folds if data is not None else None)
@@ -154,7 +172,7 @@ class Reader:
             self._check_place(content.run.id, stem)
         if journal.entries and "id" in journal.entries[0]:
             self._check_place(journal.entries[0]["id"], stem)
-        return content, journal
+        return Known(content, mark_of(data) if data is not None else None, journal.mark), journal
 
     def _check_place(self, run_id: str, stem: str) -> None:
         """Refuse a file that somebody copied or renamed: it would pass for another run, or stand in the way of its own."""
@@ -213,7 +231,8 @@ class Reader:
         for stem, suffix in run_files(names):
             try:
                 with translated(self.store):
-                    content = self._head(stem) if suffix == FOLDED and stem + JOURNAL not in names else self._content(stem)
+                    only_folded = suffix == FOLDED and stem + JOURNAL not in names
+                    content = self._head(stem) if only_folded else self.known(stem) or self.read(stem)[0]
             except StoreError as error:
                 _logger.warning("left out of the list of runs: %s", error)
                 continue

@@ -16,7 +16,7 @@ from .errors import RunNotFoundError, StoreDamagedError
 from .file_system import FileSystem
 from .json_folded import folded
 from .json_format import GRAPH, VERSION, Content, Entry, file_stem
-from .json_journal import Journal, line, new_journal
+from .json_journal import Journal, line, mark_of, new_journal
 from .json_reader import FOLDED, JOURNAL, KEPT, TEMPORARY, Known, Reader
 from .json_ties import Tie, ancestors, commits_of, tie, ties_of
 
@@ -92,6 +92,7 @@ class Writer:
         """Give up all descriptors; what is unsynced stays so."""
         while self._journals:
             self._close_oldest()
+        self._reader.forget_all()
 
     def after_fork(self) -> None:
         """In a forked child: what the parent wrote is the parent's to flush."""
@@ -147,8 +148,9 @@ class Writer:
     def _create(self, run_id: str) -> None:
         path = self._reader.path(run_id, JOURNAL)
         descriptor = self._files.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        known = self._reader.keep(run_id)
+        known = Known(Content(), None)
         self._keep(run_id, _OpenJournal(path, descriptor, self._files.status(descriptor)[0], known=known))
+        self._reader.keep(run_id, known)
         self._names_unsynced = True
 
     def _append(self, run_id: str, entry: Entry, lengths: dict[str, int | None]) -> set[Tie]:
@@ -236,26 +238,32 @@ class Writer:
 
     def _open(self, run_id: str, is_new: bool) -> _OpenJournal:
         """Open the journal of a run at its end, cut back to the last entry that counts if a kill left more."""
-        content, known = self._reader.read(file_stem(run_id))
+        kept, known = self._reader.take(run_id)
         if known.entries and known.version < VERSION:
             self._fold(run_id)
-            content, known = self._reader.read(file_stem(run_id))
-        if content.run is None and not known.entries and not is_new:
+            kept, known = self._reader.take(run_id)
+        if kept.content.run is None and not known.entries and not is_new:
             raise RunNotFoundError(run_id, self._reader.store)
         path = self._reader.path(run_id, JOURNAL)
+        if known.length == 0:
+            self._remove_journal(path)  # nothing in it counts; cut off where it is, it could lose its beginning, which says so
         descriptor = self._files.open(path, os.O_RDWR | os.O_CREAT)
         try:
             file, _, length = self._files.status(descriptor)
             if length > known.length:
                 self._cut_open(descriptor, known.length)
-            kept = self._reader.keep(run_id, content)
+            if kept.journal[0] != known.length:
+                kept.journal = mark_of((self._files.read(path) or b"")[: known.length])
         except BaseException:
             self._files.close(descriptor)
             raise
         self._names_unsynced = True  # whoever made it may have been killed before that was on the disk
         ties = set(ties_of(known.entries))
         self._relied_on.update(name for name in ties if self._pending_ties.get(name[:2], 0) < name[2])
-        opened = _OpenJournal(path, descriptor, file, known.length, known.checksum, after=content.folds, ties=ties, known=kept)
+        opened = _OpenJournal(
+            path, descriptor, file, known.length, known.checksum, after=kept.content.folds, ties=ties, known=kept
+        )
+        self._reader.keep(run_id, kept)
         return self._keep(run_id, opened)
 
     def _state(self, run_id: str) -> tuple[int | None, Journal]:
@@ -383,14 +391,17 @@ class Writer:
             self.sync_names()
         for run_id in done:
             self._let_go(run_id)
-            try:
-                self._files.unlink(self._reader.path(run_id, JOURNAL))
-            except PermissionError:
-                if os.name != "nt":  # there, a file that another process has open cannot be removed; nobody reads it any more
-                    raise
+            self._remove_journal(self._reader.path(run_id, JOURNAL))
             self.unsynced.pop(run_id, None)
             self._tied.discard(run_id)
         return damaged
+
+    def _remove_journal(self, path: Path) -> None:
+        try:
+            self._files.unlink(path)
+        except PermissionError:
+            if os.name != "nt":  # there, a file that another process has open cannot be removed; nobody reads it any more
+                raise
 
     def _to_fold(self, run_id: str) -> tuple[Content, Collection[Tie], int]:
         """All that there is of a run, the commits that its journal relies on, and the journal's version."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .codec import ValueCodec
 from .errors import RunExistsError, RunNotFoundError, StoreClosedError
 from .forks import watch
+from .late_dataclass import dataclass
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .store import BaseStore
 
 
 @dataclass(slots=True)
 class _StoredRun:
+    """A run as it is kept: with its tasks by position, and what came before their latest attempts."""
+
     record: RunRecord
     order: int
     tasks: dict[int, TaskRecord] = field(default_factory=dict[int, TaskRecord])

@@ -6,12 +6,13 @@ Plain values only. Must not know asyncio, a clock, a store or how values are wri
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from enum import Enum
 from typing import Any, Protocol, cast
 
 from .errors import RunFailedError
+from .late_dataclass import dataclass
 
 
 class _StringEnum(str, Enum):

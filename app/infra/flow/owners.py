@@ -16,12 +16,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from .file_lock import FileLock
+from .late_dataclass import dataclass
 
-_TOKEN = re.compile("[0-9a-f]{16}")
+_TOKEN = "[0-9a-f]{16}"
 _BEAT = 20  # bytes: a count of nanoseconds in decimal
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -144,7 +145,7 @@ class Owners:
 
     def is_alive(self, token: str) -> bool:
         """Whether that owner lives and has given a sign of life within its lease."""
-        if not _TOKEN.fullmatch(token):  # no file of ours: what a store says must not lead to any other
+        if not re.fullmatch(_TOKEN, token):  # no file of ours: what a store says must not lead to any other
             return False
         if token == self._token:
             return True
@@ -167,7 +168,7 @@ class Owners:
 
     def owner(self, token: str) -> Owner | None:
         """Who that is, as far as the file still says."""
-        found = _read(self._path(token)) if _TOKEN.fullmatch(token) else None
+        found = _read(self._path(token)) if re.fullmatch(_TOKEN, token) else None
         return None if found is None else found[1]
 
     def sweep(self) -> None:

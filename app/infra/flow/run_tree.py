@@ -8,6 +8,7 @@ from __future__ import annotations
 from .clock import Clock
 from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
+from .events import Event
 from .live_run import LiveRun
 from .machine import Step, abandon
 from .models import ExecutionState, TaskType
@@ -74,11 +75,20 @@ class RunTree:
             self._store.commit(self._adopted.changes)
         return found
 
-    def reset(self, root: LiveRun, path: str, downstream: bool) -> Step:
-        """Set back the task that a dotted path leads to, and all that must follow: for the caller to tell of, once committed.
+    def reset(self, root: LiveRun, path: str, downstream: bool, release: bool) -> list[Event]:
+        """Set back the task that a dotted path leads to, and all that must follow, and commit it.
 
         In each run on the way down, the subflow's task is set back as well, but goes on with the run it has, to carry the new
         result up.
+
+        Args:
+            root: the outermost run.
+            path: ids joined by dots.
+            downstream: whether all that depends on the task is set back, too.
+            release: whether to give up the lease.
+
+        Returns:
+            What is to be told.
 
         Raises:
             InvalidNameError: the path is no string.
@@ -105,9 +115,10 @@ class RunTree:
         for outer, record in reversed(way):
             self._reset(step, outer, record.task_id, downstream, goes_on=True)
         step.changes.lease = self._lease
-        step.changes.flush = step.changes.release = True
+        step.changes.flush, step.changes.release = True, release
         self._store.commit(step.changes)
-        return step
+        self._adopted = Step()
+        return step.events
 
     def _reset(self, step: Step, live: LiveRun, task_id: str, downstream: bool, goes_on: bool) -> None:
         affected = tasks_to_reset(live.graph, task_id, downstream)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from .clock import Clock
 from .definitions import FlowDefinition
 from .errors import StoreError
+from .events import Event
 from .live_run import LiveRun
 from .machine import Step
 from .models import ExecutionState, WorkflowRun
@@ -57,33 +58,42 @@ class Session:
         self._ended = threading.Event()
         self.root: LiveRun
         self.children: list[LiveRun] = []
+        self.told: list[Event] = []
+        """What was committed already, and is to be told."""
         self.step = Step()
         """How the run begins, or goes on; to be committed first."""
 
     def __repr__(self) -> str:
         return f"<Session of run {self._run_id!r}, {self.lease}>"
 
-    def begin(self, adopt_graph: bool) -> WorkflowRun | None:
+    def begin(self, adopt_graph: bool, retry: tuple[str, bool] | None = None) -> WorkflowRun | None:
         """Take the run and get everything ready; a run that has ended is given back instead, and not taken.
 
         Nothing is kept if `end` was called before or meanwhile: the event loop was closed, and nobody waits for this any more.
 
+        Args:
+            adopt_graph: take up the flow's graph where it is not the one that the run was made with.
+            retry: a task to set back first, by its dotted path, and whether with all that is downstream of it.
+
         Raises:
             RunNotFoundError, RunMismatchError, RunOwnedError, GraphChangedError, StoreError: it cannot be driven from here.
+            InvalidNameError, UnknownTaskError: there is no such task to set back.
         """
         if self._ended.is_set():
             return None
-        if self._has_ended():
+        if retry is None and self._has_ended():
             return self._store.load(self._run_id)
         self.lease = self._store.claim(outermost(self._store, self._run_id))
         if self._ended.is_set():
             self.end()
             return None
-        if self._has_ended():  # just before we took it
+        if retry is None and self._has_ended():  # just before we took it
             self.end()
             return self._store.load(self._run_id)
         tree = RunTree(self._store, self._definition, self._clock, self.lease, adopt_graph)
         self.root = tree.root(self._run_id)
+        if retry is not None:
+            self.told = tree.reset(self.root, *retry, release=False)
         self.children = tree.unfinished(self.root)
         self.root.machine.begin(self.step, self._clock.now())
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ class Tree:
 
     def __init__(self, sources: Mapping[str, str]) -> None:
         self.rooms = {path.removesuffix(".py"): ast.parse(source) for path, source in sources.items()}
+        self.lines = {path.removesuffix(".py"): source.split("\n") for path, source in sources.items()}
         self.imports = {room: list(self._read(room, code)) for room, code in self.rooms.items()}
 
     def _read(self, room: str, code: ast.Module) -> Iterator[Import]:
@@ -156,18 +158,22 @@ def there_are_no_import_circles(tree: Tree) -> Iterator[str]:
 
 
 def imports_stand_at_the_top(tree: Tree) -> Iterator[str]:
+    """But for what takes long to load and few need: there the line says `# late:` and why. It counts in a circle all the same."""
     for room, imports in tree.imports.items():
-        if not room.startswith("__tests__/"):
-            yield from (f"{room}:{found.line} imports {found.target} in a function" for found in imports if found.in_function)
+        for found in imports:
+            is_late = re.search("  # late: [a-z ]{10}", tree.lines[room][found.line - 1])
+            if found.in_function and not is_late and not room.startswith("__tests__/"):
+                yield f"{room}:{found.line} imports {found.target} in a function"
 
 
 def no_import_is_hidden_in_a_call(tree: Tree) -> Iterator[str]:
+    """But for the face, which fetches a name from its room when asked for it: test_exports.py holds that to its imports."""
     for room, code in tree.rooms.items():
         if not room.startswith("__tests__/"):
             for node in ast.walk(code):
                 if isinstance(node, (ast.Name, ast.Attribute)):
                     name = node.id if isinstance(node, ast.Name) else node.attr
-                    if name in ("__import__", "import_module"):
+                    if name in ("__import__", "import_module") and (room, name) != (FACE, "import_module"):
                         yield f"{room}:{node.lineno} {name}"
 
 
@@ -259,12 +265,12 @@ def test_the_code_keeps_the_rule(ours: Tree, rule: Rule) -> None:
 
 # A small folder that keeps every rule; each case below changes one room of it.
 SOUND = {
-    "__init__.py": "from .flow import AsyncFlow\n__all__ = ['AsyncFlow']",
+    "__init__.py": "import importlib\nfrom .flow import AsyncFlow\n__all__ = ['AsyncFlow']\nimportlib.import_module('x')",
     "__main__.py": "from .tools.cli import main",
     "flow.py": "import asyncio\nfrom .executors import run\nfrom .machine import Step\nfrom .sqlite_store import SQLiteStore",
     "machine.py": "from . import events\nfrom .models import State",
     "models.py": "from dataclasses import dataclass\nfrom .errors import FlowError",
-    "errors.py": "from __future__ import annotations",
+    "errors.py": "from __future__ import annotations\ndef closest():\n    import difflib  # late: for mistaken names alone",
     "events.py": "from datetime import datetime",
     "views.py": "from .models import State",
     "clock.py": "import time",
@@ -319,6 +325,12 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
     (the_engine_knows_nothing_that_stands_around_it, "__init__.py", "from .tools import cli", "__init__:1 imports tools/cli"),
     (there_are_no_import_circles, "errors.py", "from .models import State", "errors -> models -> errors"),
     (there_are_no_import_circles, "errors.py", "from .machine import Step", "errors -> machine -> models -> errors"),
+    (
+        there_are_no_import_circles,
+        "errors.py",
+        "def late():\n  from .models import State  # late: it takes long",
+        "errors -> models -> errors",
+    ),
     (there_are_no_import_circles, "tools/page.py", "from .cli import main", "tools/cli -> tools/page -> tools/cli"),
     (imports_stand_at_the_top, "flow.py", "def run():\n    import json", "flow:2 imports json in a function"),
     (
@@ -327,6 +339,8 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
         "class A:\n  async def run(self):\n    from .store import x",
         "flow:3 imports store in a function",
     ),
+    (imports_stand_at_the_top, "flow.py", "def run():\n    import json  # late", "flow:2 imports json in a function"),
+    (no_import_is_hidden_in_a_call, "__init__.py", "flow = __import__('flow')", "__init__:1 __import__"),
     (no_import_is_hidden_in_a_call, "flow.py", "import importlib\nray = importlib.import_module('ray')", "flow:2 import_module"),
     (no_import_is_hidden_in_a_call, "tools/page.py", "rich = __import__('rich')", "tools/page:1 __import__"),
     (

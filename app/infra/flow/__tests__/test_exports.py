@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -274,9 +278,52 @@ def test_every_name_in_the_list_is_there_and_documented() -> None:
             assert getattr(package, name).__doc__, f"{name} has no docstring"
 
 
-def test_every_public_name_of_the_package_is_in_the_list() -> None:
-    public = {name for name, value in vars(package).items() if not name.startswith("_") and not isinstance(value, ModuleType)}
-    assert public | {"__version__"} == set(package.__all__)
+def imported_for_checkers() -> dict[str, str]:
+    """The room of each name that the face imports where only a type checker looks."""
+    tree = ast.parse(Path(package.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    found: dict[str, str] = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom)
+        assert node.level == 1
+        assert node.module is not None
+        found.update({alias.name: node.module for alias in node.names if alias.asname is None})
+    return found
+
+
+def test_the_package_has_at_run_time_what_a_type_checker_sees_and_from_the_same_rooms() -> None:
+    assert imported_for_checkers() == package._ROOM_OF
+    assert set(package._ROOM_OF) == set(package.__all__)
+
+
+def test_a_name_is_fetched_from_its_room_once_and_is_the_same_everywhere() -> None:
+    for name, room in package._ROOM_OF.items():
+        assert getattr(package, name) is getattr(sys.modules[f"{package.__name__}.{room}"], name)
+        assert name in vars(package)
+
+
+def test_the_package_tells_its_names_before_any_was_asked_for_and_refuses_others() -> None:
+    assert set(dir(package)) >= {*package.__all__, "__name__", "__path__"}
+    with pytest.raises(AttributeError, match=r"^module '.*\.flow' has no attribute 'AsyncFow'$"):
+        _ = package.AsyncFow
+    with pytest.raises(ImportError, match="AsyncFow"):
+        exec(f"from {package.__name__} import AsyncFow")
+
+
+# What a script with a SQLite store does not use.
+OTHER_ROOMS = ["json_store", "json_format", "rare_values", "workflow_builders", "tools", "testing"]
+NOT_LOADED = {"decimal", "difflib", "shutil", "tempfile", "uuid", "zoneinfo"} | {
+    f"{package.__name__}.{room}" for room in OTHER_ROOMS
+}
+
+
+def test_a_program_loads_what_it_uses_and_no_more() -> None:
+    script = f"import sys; from {package.__name__} import AsyncFlow, SQLiteStore; print(*sys.modules)"
+    path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run([sys.executable, "-c", script], env={**os.environ, **path}, capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert f"{package.__name__}.sqlite_store" in loaded
+    assert loaded & NOT_LOADED == set()
 
 
 @pytest.mark.parametrize(("module", "base"), [(errors, FlowError), (events, Event)], ids=["errors", "events"])

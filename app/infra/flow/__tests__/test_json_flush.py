@@ -119,6 +119,22 @@ def test_a_store_that_nobody_closed_is_flushed(folder: Path, files: HookedFiles)
         other.claim("run")
 
 
+def test_a_journal_that_was_folded_is_not_cut_off_where_it_is(store: JsonStore, folder: Path, files: HookedFiles) -> None:
+    """A power cut could take its first line, which alone says that it was folded: what is left would pass for damage."""
+    store.commit(Changes(new_runs=[a_run(state=State.SUCCESS)], tasks=[a_task(0)]))
+    journal = folder / "run.journal"
+    stale = journal.read_bytes()
+    store.commit(Changes(tasks=[a_task(1)], runs=[a_run(state=State.SUCCESS)], flush=True))
+    journal.write_bytes(stale)
+    file = journal.stat().st_ino
+    with journal.open("rb") as still_there, files.before(truncate=fail):
+        store.commit(Changes(tasks=[a_task(2)]))
+        assert still_there.read() == stale
+    assert journal.stat().st_ino != file
+    assert [task.position for task in store.read_tasks("run")] == [0, 1, 2]
+    assert found_in(folder) == snapshot(store)
+
+
 def test_what_a_kill_left_is_cut_off_on_the_disk_first(store: JsonStore, folder: Path, files: HookedFiles) -> None:
     """What was cut off must not come back among lines that are written in its place: the cut is on the disk before these are."""
     store.commit(Changes(new_runs=[a_run()]))

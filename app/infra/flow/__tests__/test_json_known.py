@@ -94,6 +94,50 @@ async def test_a_run_is_not_read_again_by_who_writes_it(store: JsonStore, folder
     assert store.load("run") == run
 
 
+async def test_a_run_that_is_gone_on_with_is_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with JsonStore(folder) as store:
+        AsyncFlow("flow", store).add_task_definition("only", lambda ctx: 1).init_run(run_id="run")
+    read: list[str] = []
+
+    def parse(data: bytes, name: str, store: str) -> Journal:
+        read.extend([name] if data else [])
+        return parse_journal(data, name, store)
+
+    monkeypatch.setattr(json_reader, "parse_journal", parse)
+    with JsonStore(folder) as store:
+        run = await AsyncFlow("flow", store).add_task_definition("only", lambda ctx: 1).run_until_complete("run")
+        assert run.state is State.SUCCESS
+        assert read == ["run.journal"]
+
+
+def test_what_was_read_last_is_compared_as_well(store: JsonStore, folder: Path) -> None:
+    """And kept only while its run may be about to be written."""
+    store.commit(Changes(new_runs=[a_run("ended", state=State.SUCCESS), a_run()], tasks=[a_task(0, reason="reason")]))
+    store.commit(Changes(runs=[a_run("ended", state=State.SUCCESS)], flush=True))
+    sound = (folder / "run.journal").read_bytes()
+    with JsonStore(folder) as reader:
+        for _ in range(2):
+            assert reader.read_tasks("run") == [a_task(0, reason="reason")]
+            assert reader._reader._last is not None
+            (folder / "run.journal").write_bytes(damaged(sound, sound.index(b"reason") + 2))
+            for use in (reader.read_tasks, reader.claim):
+                with pytest.raises(StoreDamagedError):
+                    use("run")
+            (folder / "run.journal").write_bytes(sound)
+        store.commit(Changes(tasks=[a_task(1)]))
+        assert len(reader.read_tasks("run")) == 2
+        reader.commit(Changes(tasks=[a_task(2)]))
+        assert reader._reader._last is None
+        assert known(reader) == read_anew(folder)
+        assert len(store.read_tasks("run")) == 3
+        reader.read_run("run")
+        reader.read_run("ended")
+        assert reader._reader._last is None
+    with JsonStore(folder) as reader:
+        reader.read_run("run")
+    assert reader._reader._last is None
+
+
 def test_what_is_read_is_the_readers_own(store: JsonStore) -> None:
     store.commit(Changes(new_runs=[a_run()], tasks=[a_task(0)], attempts=[an_attempt(0, 1)]))
     assert known(store) is not None

@@ -33,7 +33,8 @@ from .. import (
     ValueCodec,
     ValueTooLargeError,
 )
-from ..codec import MAX_DEPTH, MAX_SIZE, as_json, as_text, clean, join, split
+from ..codec import _RARE_NAMES, _RARE_TAGS, MAX_DEPTH, MAX_SIZE, as_json, as_text, clean, join, split
+from ..rare_values import READERS, TAGS
 
 
 def vienna() -> ZoneInfo | None:
@@ -840,3 +841,31 @@ def test_no_text_is_no_value() -> None:
 @pytest.mark.parametrize(("text", "cleaned"), [("abc", "abc"), ("ü💾", "ü💾"), ("a\ud800b", "a\\ud800b"), ("\udcff", "\\udcff")])
 def test_text_is_cleaned_of_what_no_store_can_hold_and_of_nothing_else(text: str, cleaned: str) -> None:
     assert clean(text) == cleaned
+
+
+# --- rare types ---
+
+
+def test_the_rare_types_and_tags_are_known_by_name_before_their_room_is_loaded() -> None:
+    assert {kind.__name__ for kind in TAGS} | {"PosixPath", "WindowsPath"} == _RARE_NAMES
+    assert _RARE_TAGS == set(TAGS.values()) == READERS.keys()
+
+
+def test_a_class_of_the_users_that_has_the_name_of_a_rare_type_is_a_class_like_any_other() -> None:
+    for name in sorted(_RARE_NAMES):
+        kind = make_dataclass(name, ["x"])
+        with pytest.raises(UnstorableValueError, match="register the class first"):
+            ValueCodec().encode(kind(1))
+        codec = ValueCodec((kind,))
+        assert codec.decode(codec.encode([kind(1), Decimal(2), UUID(int=3), Path("p")])) == [
+            kind(1),
+            Decimal(2),
+            UUID(int=3),
+            Path("p"),
+        ]
+
+
+def test_a_time_zone_that_only_has_the_name_of_the_standard_one_is_refused() -> None:
+    kind = type("ZoneInfo", (tzinfo,), {"key": "Europe/Vienna", "utcoffset": lambda *_: timedelta(0)})
+    with pytest.raises(UnstorableValueError, match="its tzinfo is a ZoneInfo"):
+        ValueCodec().encode(datetime(2024, 1, 1, tzinfo=kind()))
