@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
@@ -29,6 +29,7 @@ from .errors import (
     shown,
 )
 from .graph import Graph
+from .late_dataclass import dataclass
 from .models import TaskType
 from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy

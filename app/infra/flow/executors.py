@@ -10,7 +10,6 @@ import contextvars
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from types import CoroutineType
@@ -19,6 +18,7 @@ from typing import Any, Protocol
 from .cancellation import cancel_once
 from .codec import clean
 from .context import Context
+from .late_dataclass import dataclass
 from .models import Failure
 
 _ENGINE = Path(__file__).parent

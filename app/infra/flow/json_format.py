@@ -9,7 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import datetime
 from hashlib import sha256
 from operator import attrgetter
@@ -18,6 +18,7 @@ from typing import Any
 from .codec import as_text
 from .errors import StoreDamagedError, StoreFormatError, StoreVersionError
 from .json_text import loads
+from .late_dataclass import dataclass
 from .models import AttemptResult, ExecutionState, TaskType
 from .records import AttemptRecord, RunRecord, TaskRecord
 from .views import to_moment

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError, StoreError, StoreFormatError
@@ -16,6 +15,7 @@ from .file_system import FileSystem, regular_files, translated
 from .json_format import Content, Entry, file_stem, parse_folded, parse_head
 from .json_journal import Journal, mark_of, parse_journal
 from .json_ties import Ties
+from .late_dataclass import dataclass
 from .records import RunRecord
 
 FOLDED, JOURNAL = ".json", ".journal"

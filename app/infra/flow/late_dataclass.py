@@ -16,7 +16,14 @@ from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
 
-def late_dataclass(*, slots: bool, frozen: bool = False, eq: bool = True, repr: bool = True) -> Callable[[Any], Any]:  # noqa: A002
+def late_dataclass(
+    *,
+    slots: bool,
+    frozen: bool = False,
+    init: bool = True,
+    eq: bool = True,
+    repr: bool = True,  # noqa: A002
+) -> Callable[[Any], Any]:
     """As `dataclasses.dataclass`, with the options that are used here; `slots=True` must be said, and is meant.
 
     One difference: a class made by this is no base for a frozen one of the standard decorator's, which takes it for unfrozen.
@@ -25,7 +32,9 @@ def late_dataclass(*, slots: bool, frozen: bool = False, eq: bool = True, repr: 
     def make(plain: Any) -> Any:
         plain.__doc__ = plain.__doc__ or plain.__name__  # or else the standard decorator makes a signature for it
         kind: Any = dataclasses.dataclass(slots=slots, init=False, repr=False, eq=False)(plain)
-        made: dict[str, Any] = {"__init__": _Init(kind, frozen)}
+        made: dict[str, Any] = {}
+        if init:
+            made["__init__"] = _Init(kind, frozen)
         if repr:
             made.update(_shown(kind))
         if eq:

@@ -16,6 +16,7 @@ from .definitions import FlowDefinition, TaskDefinition, nested_flows
 from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, WorkflowRun
+from .outputs import Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
@@ -101,6 +102,7 @@ class LiveRun:
         codec: how its values are written and read.
         clock: for the times of log lines.
         parent: the live run that it is a subflow of, and the task there.
+        read_output: reads one output again; without it all stay in memory.
 
     Raises:
         RunMismatchError: the run is one of another flow.
@@ -114,6 +116,7 @@ class LiveRun:
         codec: ValueCodec,
         clock: Clock,
         parent: tuple[LiveRun, TaskRecord] | None = None,
+        read_output: ReadOutput | None = None,
     ) -> None:
         if run.flow_name != definition.name:
             raise RunMismatchError(run.id, run.flow_name, definition.name)
@@ -126,6 +129,10 @@ class LiveRun:
             if task is not None:
                 record.task_id = task.task_id  # the same string: those of a million tasks that were read take 56 MB
         self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition), self._kept)
+        self.outputs = Outputs(read_output, self.machine.is_done_with)
+        for record in tasks:
+            if record.output is not None:
+                self.outputs.add(record)
         self.run = run
         self.parent = parent
         self.codec = codec
@@ -169,12 +176,12 @@ class LiveRun:
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """See `Context.workflow_run`."""
-        return workflow_run(self.run, TaskTable(self.machine.tasks, self.codec), self.codec, params)
+        return workflow_run(self.run, TaskTable(self.machine.tasks, self.codec, self.outputs.whole), self.codec, params)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
         record = self.machine.tasks[task_id]
-        return record.output if record.state is ExecutionState.SUCCESS else None
+        return self.outputs.text(record) if record.state is ExecutionState.SUCCESS else None
 
     # --- what the engine does with it ---
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 
 from . import events as told
 from .errors import IllegalTransitionError
 from .graph import Graph
+from .late_dataclass import dataclass
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
 from .records import AttemptRecord, Changes, RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
@@ -149,6 +149,11 @@ class RunMachine:
 
     def __repr__(self) -> str:
         return f"<RunMachine {self.run.flow_name!r} {self.run.id!r} {self.run.state}, {self._open} tasks open>"
+
+    def is_done_with(self, record: TaskRecord) -> bool:
+        """Whether all tasks that depend on one directly have ended."""
+        followers = self.graph.followers(self.graph.position(record.task_id))
+        return all(self._records[position].state in TERMINAL_STATES for position in followers)
 
     # --- the run ---
 

@@ -7,9 +7,9 @@ are the text that the value codec made of them. Must not know the engine, a stor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 
+from .late_dataclass import dataclass
 from .models import AttemptResult, ExecutionState, TaskType
 
 

@@ -5,12 +5,12 @@ Pure: no clock, no store, no sleeping. Times are seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
 from .errors import InvalidOptionError
 from .graph import Graph
+from .late_dataclass import dataclass
 from .models import Failure
 from .options import seconds_of
 

@@ -46,7 +46,8 @@ class RunTree:
 
     def _take(self, definition: FlowDefinition, run_id: str, parent: tuple[LiveRun, TaskRecord] | None) -> LiveRun:
         run = self._store.read_run(run_id)
-        live = LiveRun(definition, run, self._store.read_tasks(run_id), self._store.codec, self._clock, parent)
+        tasks, read_output = self._store.read_tasks(run_id), getattr(self._store, "read_output", None)
+        live = LiveRun(definition, run, tasks, self._store.codec, self._clock, parent, read_output)
         if run.graph == definition.graph_text():
             run.graph = definition.graph_text()  # the same string: that of a million tasks is long
         elif run.graph and not self._adopt_graph:

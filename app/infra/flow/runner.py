@@ -11,7 +11,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from math import inf
 from typing import Any
@@ -23,6 +23,7 @@ from .definitions import TaskDefinition, TaskFunction
 from .errors import FlowError, shortened
 from .event_manager import EventManager
 from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
+from .late_dataclass import dataclass
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType
@@ -143,6 +144,8 @@ class Runner:
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_due: float | None = None
         self._under_way: dict[Call, tuple[_Lane, float]] = {}
+        self._too_full: set[LiveRun] = set()
+        """Runs that hold so much output that some should be let go."""
 
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {len(self._under_way)} attempts under way, {len(self._ready)} ready>"
@@ -172,6 +175,8 @@ class Runner:
                 calls = []
                 if root.run.state is not ExecutionState.RUNNING:
                     return
+                if self._too_full:
+                    self._too_full = {live for live in self._too_full if live.outputs.let_go()}
                 if self._delayed or self._alarm is not None:
                     self._set_alarm()
                 await self._inbox.wait()
@@ -233,6 +238,8 @@ class Runner:
                     self._make_subflow(step, live, record, split(outcome.output), ended)
                 else:
                     live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
+                    if live.outputs.add(record):
+                        self._too_full.add(live)
             else:
                 live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
 
@@ -330,7 +337,8 @@ class Runner:
         child_run_id = self._make_id()
         try:
             made = new_run(step, definition, child_run_id, params, now, live.run.id, record.task_id)
-            child = LiveRun(definition, *made, self._store.codec, self._clock, (live, record))
+            read_output = getattr(self._store, "read_output", None)
+            child = LiveRun(definition, *made, self._store.codec, self._clock, (live, record), read_output)
         except FlowError as error:  # the nested flow was changed, and is not sound any more
             live.machine.failed(step, record, failure_of(error), None, now)
             return
@@ -359,6 +367,8 @@ class Runner:
         if child.run.state is ExecutionState.SUCCESS:
             del self._runs[machine.run.id]
             live.machine.succeeded(step, record, child.result_text(), None, now)
+            if live.outputs.add(record):
+                self._too_full.add(live)
         else:  # kept, for a retry goes on with it
             causes = [f"{record.task_id}.{path}: {cause}" for path, cause in child.failures(self._runs).items()]
             text = f"The subflow's run {child.run.id!r} of flow {child.run.flow_name!r} {child.run.state}."

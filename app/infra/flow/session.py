@@ -107,7 +107,9 @@ class Session:
         self.end()
         codec = self._store.codec
         # Each task instance is made when it is looked at: of most runs, few are.
-        return workflow_run(self.root.run, TaskTable(self.root.machine.tasks, codec, keep=True), codec)
+        outputs = self.root.outputs
+        table = TaskTable(self.root.machine.tasks, codec, outputs.whole if outputs.any_gone else None, keep=True)
+        return workflow_run(self.root.run, table, codec)
 
     def end(self) -> None:
         """Give the run up; a store that has done so with its last commit knows that there is nothing left to do."""

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -34,6 +34,7 @@ from .errors import (
 )
 from .flusher import check_interval
 from .forks import watch
+from .late_dataclass import dataclass
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, TaskType
 from .owners import Owners
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord, copy_of
@@ -671,6 +672,19 @@ class SQLiteStore(BaseStore):
         tasks: list[TaskRecord] = []
         self._learn(reader, run_id, tasks)
         return tasks
+
+    def read_output(self, run_id: str, position: int) -> str | None:
+        """The stored text of one task's output, for an engine that does not keep all outputs of a long run in memory."""
+
+        def work(reader: sqlite3.Connection) -> str | None:
+            first, _ = _range(self._number(reader, run_id))
+            row = reader.execute("SELECT * FROM tasks WHERE key = ?", (first + position,)).fetchall()
+            tasks: list[TaskRecord] = []
+            for _ in self._read_rows(run_id, first, row, tasks):
+                return tasks[0].output
+            raise self._damaged(run_id, f"the row of the task at position {position} is missing")
+
+        return self._file.read(work)
 
     def _read_rows(
         self, run_id: str, first: int, rows: Iterable[tuple[Any, ...]], tasks: list[TaskRecord]

@@ -12,7 +12,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from types import TracebackType
@@ -21,6 +20,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from .codec import ValueCodec
 from .errors import InvalidOptionError, OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
 from .housekeeping import prune_policy, trees_to_prune
+from .late_dataclass import dataclass
 from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
 from .options import seconds_of
 from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -125,22 +125,30 @@ class TaskTable(Mapping[str, TaskInstance]):
     Args:
         records: by task id.
         codec: how their values are read.
+        whole: makes of a record one that has its output, where that is not in memory.
         keep: whether an instance that was made is given again the next time, as of a run that has ended; else each is the
             caller's own copy, as of a run that goes on.
     """
 
-    def __init__(self, records: Mapping[str, TaskRecord], codec: ValueCodec, keep: bool = False) -> None:
+    def __init__(
+        self,
+        records: Mapping[str, TaskRecord],
+        codec: ValueCodec,
+        whole: Callable[[TaskRecord], TaskRecord] | None = None,
+        keep: bool = False,
+    ) -> None:
         self._records = records
         self._codec = codec
+        self._whole = whole
         self._kept: dict[str, TaskInstance] | None = {} if keep else None
 
     def __getitem__(self, task_id: str) -> TaskInstance:
-        if self._kept is None:
-            return task_instance(self._records[task_id], self._codec)
-        made = self._kept.get(task_id)
+        made = self._kept.get(task_id) if self._kept is not None else None
         if made is None:
-            # setdefault: of two threads that ask at once, both get the same.
-            made = self._kept.setdefault(task_id, task_instance(self._records[task_id], self._codec))
+            record = self._records[task_id]
+            made = task_instance(record if self._whole is None else self._whole(record), self._codec)
+            if self._kept is not None:
+                made = self._kept.setdefault(task_id, made)  # of two threads that ask at once, both get the same
         return made
 
     def __contains__(self, task_id: object) -> bool:

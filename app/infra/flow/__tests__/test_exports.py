@@ -312,9 +312,8 @@ def test_the_package_tells_its_names_before_any_was_asked_for_and_refuses_others
 
 # What a script with a SQLite store does not use.
 OTHER_ROOMS = ["json_store", "json_format", "rare_values", "workflow_builders", "tools", "testing"]
-NOT_LOADED = {"decimal", "difflib", "shutil", "tempfile", "uuid", "zoneinfo"} | {
-    f"{package.__name__}.{room}" for room in OTHER_ROOMS
-}
+OTHER_MODULES = ["decimal", "difflib", "shutil", "tempfile", "uuid", "zoneinfo"]
+NOT_LOADED = {*OTHER_MODULES, *(f"{package.__name__}.{room}" for room in OTHER_ROOMS)}
 
 
 def test_a_program_loads_what_it_uses_and_no_more() -> None:

@@ -204,6 +204,19 @@ def test_a_class_that_is_derived_from_one_never_used_calls_its_init() -> None:
     assert (Derived("a").name, Derived("a").value) == ("a", 5)
 
 
+def test_it_makes_no_init_where_none_is_wanted() -> None:
+    @late_dataclass(slots=True, init=False)
+    class Bare:
+        """Made from outside."""
+
+        x: int
+
+    one: Any = Bare()
+    one.x = 1
+    assert Bare.__init__ is object.__init__
+    assert repr(one).endswith("Bare(x=1)")
+
+
 def test_a_class_without_a_docstring_is_made_without_a_signature() -> None:
     @late_dataclass(slots=True)
     class Bare:
