@@ -43,7 +43,6 @@ class Mutant:
 
 POWER_SQLITE, POWER_JSON = ("test_power_cuts_sqlite.py",), ("test_power_cuts_json.py", "test_json_flush.py")
 SIMULATED = ("test_simulation.py",)
-STARTS = "                for call in calls:\n                    self._under_way[call][0].executor.start(call)\n"
 
 MUTANTS: tuple[Mutant, ...] = (
     # --- what has reached the disk ---
@@ -132,16 +131,18 @@ MUTANTS: tuple[Mutant, ...] = (
         "told before it is committed",
         "events come before the commit",
         "runner.py",
-        "        step.changes.lease = self._lease\n",
-        "        step.changes.lease = self._lease\n        self._events.emit(step.events)\n        step.events.clear()\n",
+        "            step.changes.lease = self._lease\n",
+        "            step.changes.lease = self._lease\n"
+        "            self._events.emit(step.events)\n            step.events.clear()\n",
         SIMULATED,
     ),
     Mutant(
         "tasks start before the commit",
         "an attempt begins that is not stored",
         "runner.py",
-        f"                await self._commit(step)\n{STARTS}",
-        f"{STARTS}                await self._commit(step)\n",
+        "            calls = self._advance(step)\n            if self._has_ended",
+        "            calls = self._advance(step)\n            self._begin(calls)\n            calls = []\n"
+        "            if self._has_ended",
         SIMULATED,
     ),
     Mutant(
@@ -156,9 +157,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "a transaction split in two",
         "a kill in the middle of a commit leaves half of it",
         "sqlite_store.py",
-        "        writing.write_tasks(writer)\n        writing.write_seals",
+        "        writing.write_tasks(writer)\n        # By now",
         '        writer.execute("COMMIT")\n        writer.execute("BEGIN IMMEDIATE")\n'
-        "        writing.write_tasks(writer)\n        writing.write_seals",
+        "        writing.write_tasks(writer)\n        # By now",
         (*POWER_SQLITE, "test_sqlite_store.py"),
     ),
     Mutant(

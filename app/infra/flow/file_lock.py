@@ -31,15 +31,17 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+    _TAKE, _FREE = fcntl.LOCK_EX | fcntl.LOCK_NB, fcntl.LOCK_UN
+
     def _lock(descriptor: int) -> bool:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, _TAKE)
         except BlockingIOError:
             return False
         return True
 
     def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        fcntl.flock(descriptor, _FREE)
 
 
 _FLAGS = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -99,7 +101,8 @@ class FileLock:
         """Let others have it; the file stays open for the next time."""
         if self.held:
             self.held = False
-            _unlock(self.descriptor)
+            assert self._descriptor is not None
+            _unlock(self._descriptor)
 
     def remove(self) -> None:
         """Remove the file of the lock that is held, then let go: others find it gone, and make a new one."""

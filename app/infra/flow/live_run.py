@@ -16,7 +16,7 @@ from .definitions import FlowDefinition, TaskDefinition, nested_flows
 from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, WorkflowRun
-from .outputs import Outputs, ReadOutput
+from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
@@ -131,7 +131,7 @@ class LiveRun:
         self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition), self._kept)
         self.outputs = Outputs(read_output, self.machine.is_done_with)
         for record in tasks:
-            if record.output is not None:
+            if record.output is not None and len(record.output) >= WORTH:
                 self.outputs.add(record)
         self.run = run
         self.parent = parent

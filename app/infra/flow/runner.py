@@ -7,6 +7,7 @@ attempts that it starts. No asyncio task waits for another, so a tree may be as 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import threading
 from collections import deque
@@ -39,48 +40,47 @@ GRACE = 5.0
 
 
 class Inbox:
-    """Where outcomes arrive, from the loop's thread or any other. A burst of them wakes the loop once."""
+    """Where outcomes arrive, from the loop's thread or any other. A burst of them makes one turn.
 
-    def __init__(self) -> None:
+    Args:
+        turn: called by the event loop once something has arrived.
+    """
+
+    def __init__(self, turn: Callable[[], None]) -> None:
+        self._turn = turn
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+        # A turn sees the context variables of whoever drives the run, not those of the task that happened to end.
+        self._variables = contextvars.copy_context()
         self._outcomes: deque[Outcome] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._awake = False
-        self._signalled = False
+        self._called = False
+        """Whether a turn is on its way."""
 
     def deliver(self, outcome: Outcome) -> None:
         """Take an outcome, from any thread."""
         self._outcomes.append(outcome)
-        if threading.get_ident() == self._thread:
-            self.wake()
-        elif not self._signalled:
-            self._signalled = True
-            try:
-                self._loop.call_soon_threadsafe(self.wake)
-            except RuntimeError:
-                # The loop is closed: a thread came back after its run had been given up. Nobody waits for its result, and
-                # the store says SCHEDULED, so it will be made again.
-                self._outcomes.clear()
+        if self._called:  # asked after the outcome is there: the turn that was called for finds it
+            return
+        try:
+            if threading.get_ident() == self._thread:
+                self.wake()
+            else:
+                self._called = True
+                self._loop.call_soon_threadsafe(self._run, context=self._variables)
+        except RuntimeError:
+            # The loop is closed: a thread came back, or a coroutine was thrown away, after its run had been given up. Nobody
+            # waits for its result, and the store says SCHEDULED, so it will be made again.
+            self._outcomes.clear()
 
     def wake(self) -> None:
-        """Make `wait` return, in the loop's thread."""
-        self._signalled = False
-        self._awake = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        """Have a turn made, from the loop's thread: not now, but as soon as the loop gets to it."""
+        if not self._called:
+            self._called = True
+            self._loop.call_soon(self._run, context=self._variables)
 
-    async def wait(self) -> None:
-        """Return once there may be something to do; always lets the loop turn at least once."""
-        if self._awake:
-            await asyncio.sleep(0)
-        else:
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        self._awake = False
+    def _run(self) -> None:
+        self._called = False
+        self._turn()
 
     def take(self) -> Iterable[Outcome]:
         """The outcomes that have arrived, each once."""
@@ -131,7 +131,14 @@ class Runner:
         self._clock = clock
         self._make_id = make_id
         self._limit = max_concurrency
-        self._inbox = Inbox()
+        self._inbox = Inbox(self._turn)
+        self._root: LiveRun
+        self._waiting: asyncio.Future[None] | None = None
+        """While quick turns are made: what `drive` waits for."""
+        self._missed = False
+        """Whether a turn was called for while `drive` was busy."""
+        self._handed: tuple[Step, list[Call]] | None = None
+        """A step that was decided in a quick turn, and is yet to be committed, with the attempts to begin after that."""
         self._loop_lane = _Lane(CoroutineExecutor(self._inbox.deliver))
         self._thread_lane = _Lane(ThreadExecutor(self._inbox.deliver))
         self._lanes = (self._loop_lane, self._thread_lane)
@@ -163,26 +170,26 @@ class Runner:
             StoreError: the store failed; the run stands in it as of the last commit, and can be continued from there.
             OwnershipLostError: somebody else took the run over; nothing more was written.
         """
-        self._runs = {live.run.id: live for live in (root, *children)}
+        self._root, self._runs = root, {live.run.id: live for live in (root, *children)}
         calls: list[Call] = []
         try:
+            calls = self._advance(step)
+            ended = self._has_ended(step)
             while True:
-                calls = self._advance(step)
-                step.changes.flush = step.changes.release = root.run.state is not ExecutionState.RUNNING
-                await self._commit(step)
-                for call in calls:
-                    self._under_way[call][0].executor.start(call)
-                calls = []
-                if root.run.state is not ExecutionState.RUNNING:
+                if not self._try_commit(step):
+                    await self._commit(step)
+                self._begin(calls)
+                if ended:
                     return
-                if self._too_full:
-                    self._too_full = {live for live in self._too_full if live.outputs.let_go()}
-                if self._delayed or self._alarm is not None:
-                    self._set_alarm()
-                await self._inbox.wait()
-                step = Step(heard=self._events.has_subscribers)
-                self._settle(step, self._inbox.take())
+                calls = []
+                step, calls, ended = await self._quick_turns()
         except asyncio.CancelledError:
+            if self._handed is not None:
+                step, calls = self._handed
+                try:
+                    await self._commit(step)
+                except asyncio.CancelledError:  # asked a second time
+                    pass
             if root.run.state is ExecutionState.RUNNING:
                 await self._interrupt(calls)
             raise
@@ -195,17 +202,72 @@ class Runner:
         finally:
             self._close()
 
-    async def _commit(self, step: Step) -> None:
-        """Commit a step, then tell it. On the loop if that takes no waiting, else in the worker's thread, awaited."""
-        if not step:
+    async def _quick_turns(self) -> tuple[Step, list[Call], bool]:
+        """Wait until there is a step that takes more than a quick turn, and give that."""
+        self._waiting = asyncio.get_running_loop().create_future()
+        if self._missed:
+            self._missed = False
+            self._inbox.wake()
+        try:
+            await self._waiting
+        finally:
+            self._waiting = None
+        assert self._handed is not None
+        (step, calls), self._handed = self._handed, None
+        return step, calls, self._root.run.state is not ExecutionState.RUNNING
+
+    def _turn(self) -> None:
+        """Settle what has arrived and carry on, as a plain call of the event loop's: nearly all turns take no more than that.
+
+        What has to be awaited, a commit that waits and the end, is handed to `drive`, and so is what goes wrong.
+        """
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            self._missed = True
             return
+        try:
+            step = Step(heard=self._events.has_subscribers)
+            self._settle(step, self._inbox.take())
+            calls = self._advance(step)
+            if self._has_ended(step) or not self._try_commit(step):
+                self._handed = step, calls
+                waiting.set_result(None)
+            else:
+                self._begin(calls)
+        except BaseException as error:
+            waiting.set_exception(error)
+
+    def _has_ended(self, step: Step) -> bool:
+        """Whether the step ends the run: then it is flushed, and the run is given up with it."""
+        step.changes.flush = step.changes.release = self._root.run.state is not ExecutionState.RUNNING
+        return step.changes.flush
+
+    def _begin(self, calls: Iterable[Call]) -> None:
+        """Begin the attempts whose start was committed."""
+        for call in calls:
+            self._under_way[call][0].executor.start(call)
+        if self._too_full:
+            self._too_full = {live for live in self._too_full if live.outputs.let_go()}
+        if self._delayed or self._alarm is not None:
+            self._set_alarm()
+
+    def _try_commit(self, step: Step) -> bool:
+        """Commit a step on the loop, and tell it, if that takes no waiting."""
+        if step:
+            step.changes.lease = self._lease
+            if not self._store.commit_at_once(step.changes):
+                return False
+        self._events.emit(step.events)
+        return True
+
+    async def _commit(self, step: Step) -> None:
+        """Commit a step in the worker's thread, and tell it."""
         step.changes.lease = self._lease
-        if not self._store.commit_at_once(step.changes):
-            try:
-                await self._worker.do(partial(self._store.commit, step.changes))
-            except asyncio.CancelledError:  # it was committed all the same
-                self._events.emit(step.events)
-                raise
+        try:
+            await self._worker.do(partial(self._store.commit, step.changes))
+        except asyncio.CancelledError:  # it was committed all the same
+            self._events.emit(step.events)
+            raise
         self._events.emit(step.events)
 
     # --- deciding ---
@@ -418,7 +480,8 @@ class Runner:
         for live in self._runs.values():
             live.machine.interrupt(step, now)
         step.changes.flush = step.changes.release = True
-        await self._commit(step)
+        if not self._try_commit(step):
+            await self._commit(step)
 
     async def _cancel_attempts(self) -> None:
         for lane in self._lanes:

@@ -377,7 +377,7 @@ class SQLiteFile:
                 self._tell_failure(self._failure, wait)
             if self._writer is None and not wait:
                 raise WouldWait
-            writer = self._open_writer()
+            writer = self._writer or self._open_writer()
             flush = self._flusher.is_due(flush)
             if not wait and (flush or self._starts_over or self._pages >= CHECKPOINT_PAGES):
                 raise WouldWait

@@ -122,20 +122,22 @@ class _Ahead:
         return (self.run_id, self.commits, self.rivals, self.generation) == now
 
 
-@dataclass(slots=True)
 class _Writing:
     """What one commit is going to write."""
 
-    touched: dict[str, _Known] = field(default_factory=dict)
-    """The runs that it changes."""
-    plain: list[tuple[Any, ...]] = field(default_factory=list)
-    """Rows of tasks that hold nothing out of the ordinary; see `_SAVE_PLAIN_TASK`."""
-    rows: list[tuple[Any, ...]] = field(default_factory=list)
-    """Rows of other tasks, all columns."""
-    sealing: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Of each run the last row, which is to take its seal."""
-    size: int = 0
-    """About how many bytes that is."""
+    __slots__ = ("plain", "rows", "sealing", "size", "touched")
+
+    def __init__(self) -> None:
+        self.touched: dict[str, _Known] = {}
+        """The runs that it changes."""
+        self.plain: list[tuple[Any, ...]] = []
+        """Rows of tasks that hold nothing out of the ordinary; see `_SAVE_PLAIN_TASK`."""
+        self.rows: list[tuple[Any, ...]] = []
+        """Rows of other tasks, all columns."""
+        self.sealing: dict[str, tuple[Any, ...]] = {}
+        """Of each run the last row, which is to take its seal."""
+        self.size = 0
+        """About how many bytes that is."""
 
     def write_tasks(self, writer: sqlite3.Connection) -> None:
         """Write the rows of tasks that there are so far, but for those that wait for their seals."""
@@ -324,9 +326,9 @@ class SQLiteStore(BaseStore):
         self, writer: sqlite3.Connection, tasks: Sequence[TaskRecord], writing: _Writing, alone: int | None
     ) -> None:
         # A record that stands there twice is written once.
-        unique = {id(task): task for task in tasks}.values() if len(tasks) > 1 else tasks
+        unique = list({id(task): task for task in tasks}.values()) if len(tasks) > 1 else tasks
         last = {task.run_id: task for task in unique}
-        for run_id, of_run in groupby(unique, _RUN_ID) if len(last) > 1 else [(tasks[0].run_id, unique)]:
+        for run_id, of_run in groupby(unique, _RUN_ID) if len(last) > 1 else ((unique[0].run_id, unique),):
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
             self._add_rows_of_run(writer, known, of_run, last[run_id], writing)
 
@@ -335,10 +337,10 @@ class SQLiteStore(BaseStore):
         writer: sqlite3.Connection, known: _Known, tasks: Iterable[TaskRecord], last: TaskRecord, writing: _Writing
     ) -> None:
         """Make the rows of tasks. The way of every commit of the engine, so it is written for speed: few calls, no objects."""
-        base, crcs, plain = known.no * POSITIONS, known.crcs, writing.plain
+        base, crcs, plain, size = known.no * POSITIONS, known.crcs, writing.plain, 0
         for task in tasks:
             position, output = task.position, task.output
-            writing.size += 100 if output is None else 100 + len(output)
+            size += 100 if output is None else 100 + len(output)
             if (
                 task.due is None
                 and task.input is None
@@ -379,6 +381,7 @@ class SQLiteStore(BaseStore):
             else:
                 known.total += crc + WEIGHT
                 _put(crcs, position, crc)
+        writing.size += size
 
     def _read_for_writing(self, writer: sqlite3.Connection, run_id: str) -> RunRecord:
         return self._run(writer, self._find(writer, _READ_RUN, run_id))
@@ -711,7 +714,10 @@ class SQLiteStore(BaseStore):
                 logs,
                 child_run_id,
                 crashes,
-                *seals,
+                crc,
+                commits,
+                total,
+                seal,
             ) = row
             tasks.append(
                 TaskRecord(
@@ -735,7 +741,7 @@ class SQLiteStore(BaseStore):
                     child_run_id,
                 )
             )
-            yield (key, *seals)
+            yield key, crc, commits, total, seal
 
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""

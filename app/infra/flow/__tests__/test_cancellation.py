@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .. import AsyncFlow, Changes, Context, MemoryStore, Store, TaskSucceeded
+from ..runner import Runner
 from .conftest import STORE_KINDS, Effects, FakeClock, events_of, make_store, outputs_of, returns, run, states_of
 
 
@@ -37,10 +38,21 @@ class Counted:
 
 
 class CancelAt:
-    """Cancels a task at the await of that number, counted over everything that runs on the loop from now on."""
+    """Cancels a task at the await of that number, counted over everything that runs on the loop from now on.
 
-    def __init__(self, number: int) -> None:
+    The runner's turns, which are no tasks, count as well: before each, and after it.
+    """
+
+    def __init__(self, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
         self._left = number
+        turn = Runner._turn
+
+        def counted(runner: Runner) -> None:
+            self._waits()
+            turn(runner)
+            self._waits()
+
+        monkeypatch.setattr(Runner, "_turn", counted)
         self.target: asyncio.Task[Any] | None = None
         asyncio.get_running_loop().set_task_factory(self._make)
 
@@ -92,7 +104,9 @@ class ThreadStore(MemoryStore):
 
 
 @pytest.mark.parametrize("kind", [*STORE_KINDS, "a thread's"])
-async def test_a_run_cancelled_at_any_await_is_saved_and_goes_on_to_the_same_end(kind: str, tmp_path: Any) -> None:
+async def test_a_run_cancelled_at_any_await_is_saved_and_goes_on_to_the_same_end(
+    kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cancelled = 0
     for number in range(1, 500):
         folder = tmp_path / str(number)
@@ -101,11 +115,12 @@ async def test_a_run_cancelled_at_any_await_is_saved_and_goes_on_to_the_same_end
         with make_store(kind, folder) if kind in STORE_KINDS else ThreadStore() as store:
             flow = pipeline(store, effects)
             run_id = flow.init_run()
-            cancel = CancelAt(number)
+            cancel = CancelAt(number, monkeypatch)
             running = asyncio.create_task(flow.run_until_complete(run_id))
             cancel.target = running
             await asyncio.wait([running], timeout=30)
             asyncio.get_running_loop().set_task_factory(None)
+            monkeypatch.undo()
             assert running.done()
             stored = store.load(run_id)
             tasks = stored.get_all_tasks_recursive(store)

@@ -151,18 +151,10 @@ async def test_every_part_shows_itself() -> None:
     assert repr(ThreadExecutor(print)) == "<ThreadExecutor, 0 under way in 0 threads>"
 
 
-async def test_the_inbox_wakes_its_reader_once_for_a_burst() -> None:
-    inbox, woken = Inbox(), 0
+async def test_the_inbox_makes_one_turn_of_a_burst() -> None:
+    turns: list[list[Any]] = []
+    inbox = Inbox(lambda: turns.append(list(inbox.take())))
     outcomes: list[Any] = [object(), object(), object()]
-
-    async def read() -> list[Any]:
-        nonlocal woken
-        await inbox.wait()
-        woken += 1
-        return list(inbox.take())
-
-    reader = asyncio.create_task(read())
-    await asyncio.sleep(0)
 
     def deliver() -> None:
         for outcome in outcomes:
@@ -171,12 +163,16 @@ async def test_the_inbox_wakes_its_reader_once_for_a_burst() -> None:
     thread = threading.Thread(target=deliver)
     thread.start()
     thread.join()  # the loop stands still meanwhile, so the whole burst is there when it turns
-    assert (await reader, woken) == (outcomes, 1)
+    await asyncio.sleep(0)
+    deliver()
+    assert turns == [outcomes]  # never at once: always by way of the loop
+    await asyncio.sleep(0)
+    assert turns == [outcomes, outcomes]
 
 
 def test_an_outcome_that_comes_after_the_loop_closed_is_dropped() -> None:
     async def make() -> Inbox:
-        return Inbox()
+        return Inbox(lambda: None)
 
     inbox = asyncio.run(make())
     other: Any = object()

@@ -89,13 +89,13 @@ def leave_running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tell_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """What happened is told before it is committed."""
-    commit = Runner._commit
+    try_commit = Runner._try_commit
 
-    async def hasty(runner: Runner, step: Step) -> None:
+    def hasty(runner: Runner, step: Step) -> bool:
         runner._events.emit(step.events)
-        await commit(runner, step)
+        return try_commit(runner, step)
 
-    monkeypatch.setattr(Runner, "_commit", hasty)
+    monkeypatch.setattr(Runner, "_try_commit", hasty)
 
 
 def let_anybody_write(monkeypatch: pytest.MonkeyPatch) -> None:
