@@ -41,8 +41,7 @@ SubflowParams = Mapping[str, Any] | Callable[[Context], Mapping[str, Any]] | Non
 Dependency = str | Callable[..., Any]
 Dependencies = Iterable[Dependency] | Dependency | None
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_NOT_IN_TASK_ID = re.compile(r"[./\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 MAX_NAME_LENGTH = 500
 
 
@@ -54,16 +53,18 @@ def check_name(kind: str, name: object) -> str:
         raise InvalidNameError(kind, name, "it must not be empty")
     if len(name) > MAX_NAME_LENGTH:
         raise InvalidNameError(kind, name[:50] + "...", f"it is longer than {MAX_NAME_LENGTH} characters")
-    if _CONTROL.search(name):
+    if not name.isprintable() and re.search(_CONTROL, name):
         raise InvalidNameError(kind, name, "it must not hold control characters or lone surrogates")
     return name
 
 
 def check_task_id(task_id: object) -> str:
     """Refuse what cannot be a task id: besides what no name may hold, `.` and `/` have a meaning in paths."""
-    # One search on the way that everyone takes; the sentence is looked for when there is need of one.
-    if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH and not _NOT_IN_TASK_ID.search(task_id):
-        return task_id
+    # What everyone takes is printable, which is quick to see; the sentence is looked for when there is need of one.
+    if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH:
+        is_clean = task_id.isprintable() or not re.search(_CONTROL, task_id)
+        if is_clean and "." not in task_id and "/" not in task_id:
+            return task_id
     check_name("task id", task_id)
     raise InvalidNameError("task id", task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
 

@@ -28,9 +28,10 @@ class Event:
         return _EPOCH + timedelta(microseconds=self.moment)
 
 
-@dataclass(frozen=True, slots=True)
 class RunStarted(Event):
     """A run began, or was continued."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,10 @@ class RunFinished(Event):
     state: ExecutionState
 
 
-@dataclass(frozen=True, slots=True)
 class RunInterrupted(Event):
     """A run was stopped before its end, and can be continued."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,16 @@ class TaskEvent(Event):
     """The 0-based index of the attempt, as `ctx.attempt_number` shows it."""
 
 
-@dataclass(frozen=True, slots=True)
 class TaskStarted(TaskEvent):
     """An attempt began."""
 
+    __slots__ = ()
 
-@dataclass(frozen=True, slots=True)
+
 class TaskSucceeded(TaskEvent):
     """An attempt succeeded, and the task with it."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +86,10 @@ class TaskRetryScheduled(TaskEvent):
     """Seconds until the next attempt."""
 
 
-@dataclass(frozen=True, slots=True)
 class TaskInterrupted(TaskEvent):
     """An attempt was cut off: by the death of its process (told when the run is continued) or by a cancellation."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class TaskSkipped(TaskEvent):
     """Why not, in one line."""
 
 
-@dataclass(frozen=True, slots=True)
 class TaskReset(TaskEvent):
     """A task was set back by a manual retry."""
+
+    __slots__ = ()

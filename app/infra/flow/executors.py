@@ -11,7 +11,6 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from queue import SimpleQueue
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -184,6 +183,8 @@ class ThreadExecutor:
     def __init__(self, deliver: Deliver, max_threads: int = MAX_THREADS) -> None:
         self.capacity = max_threads
         self._deliver = deliver
+        from queue import SimpleQueue  # late: not everybody has tasks for threads
+
         self._queue: SimpleQueue[tuple[contextvars.Context, Call] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0

@@ -11,11 +11,12 @@ import json
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from .errors import StoreDamagedError, StoreError, StoreFormatError
 from .json_format import FORMAT, VERSION, Entry, check_version
 from .json_text import dumps, loads
+from .late_dataclass import dataclass
 
 SECTOR = 512
 """Bytes that a disk writes whole or not at all; the smallest there are."""

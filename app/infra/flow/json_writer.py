@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError
@@ -19,6 +19,7 @@ from .json_format import GRAPH, VERSION, Content, Entry, file_stem
 from .json_journal import Journal, line, mark_of, new_journal
 from .json_reader import FOLDED, JOURNAL, KEPT, TEMPORARY, Known, Reader
 from .json_ties import Tie, ancestors, commits_of, tie, ties_of
+from .late_dataclass import dataclass
 
 OPEN_JOURNALS = 64
 """How many journals are kept open at most."""

@@ -41,15 +41,16 @@ def network_file_system(path: Path) -> str | None:
 
 def kind_of(table: str, path: PurePosixPath) -> str | None:
     """The kind of file system that a path lies on, by a table in the form of /proc/self/mountinfo (proc(5))."""
-    best: tuple[int, str] | None = None
+    whole = str(path)
+    best = 0
+    found: str | None = None
     for line in table.splitlines():
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         if len(fields) < 5 or not after:
             continue
-        place = PurePosixPath(re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), fields[4]))
-        if path == place or place in path.parents:
-            depth = len(place.parts)
-            if best is None or depth >= best[0]:  # of two mounts at one place, the later one covers the other
-                best = (depth, after.split(" ")[0])
-    return None if best is None else best[1]
+        place = re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), fields[4]).rstrip("/") + "/"
+        # The longest is the innermost; of two mounts at one place, the later one covers the other.
+        if len(place) >= best and f"{whole}/".startswith(place):
+            best, found = len(place), after.split(" ")[0]
+    return found

@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 from .file_lock import FileLock
@@ -30,7 +29,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 def boot_id() -> str:
     """What tells one start of this machine from another; empty where the platform does not say."""
     try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        return _BOOT_ID.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
 
@@ -56,6 +55,10 @@ def _read(path: Path) -> tuple[int, Owner] | None:
         return int(data[:_BEAT]), Owner(**json.loads(data[_BEAT:]))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def _note_of(owner: Owner) -> bytes:
+    return json.dumps({"pid": owner.pid, "host": owner.host, "boot": owner.boot, "lease": owner.lease}).encode()
 
 
 def _beat_of(monotonic: Callable[[], int]) -> bytes:
@@ -135,7 +138,7 @@ class Owners:
                 break
             lock.close()
         owner = Owner(os.getpid(), socket.gethostname(), boot_id(), self._lease)
-        os.write(lock.descriptor, _beat_of(self._monotonic) + json.dumps(asdict(owner)).encode())
+        os.write(lock.descriptor, _beat_of(self._monotonic) + _note_of(owner))
         heart = _Heart(lock, self._lease / 3, self._monotonic)
         self._lock, self._token = lock, token
         # Whoever is dropped without being closed, or lives to the end of the program, must not leave its file and thread behind.

@@ -180,11 +180,10 @@ class SQLiteFile:
         try:
             if self._inode is not None:
                 self._check_place()
-            if not real.exists():
-                self._create(real)
-            elif real.stat().st_nlink > 1:
-                sweep(real)
-            self._inspect(real, lock)
+            if real.exists() or not self._create(real):
+                if real.stat().st_nlink > 1:
+                    sweep(real)
+                self._inspect(real, lock)
             writer, reader = self._connections(real)
             try:
                 # SQLite keeps its locks on the other files, so that closing this one takes none away.
@@ -208,8 +207,12 @@ class SQLiteFile:
         # SQLite folds the -wal file into the database when the last connection closes; do so at exit, too.
         self._finalizer = weakref.finalize(self, _close_all, [reader, writer], self._wal, lock, real)
 
-    def _create(self, path: Path) -> None:
-        """Make the file beside its place and put it there complete: whoever finds it, after whatever kill, finds a database."""
+    def _create(self, path: Path) -> bool:
+        """Make the file beside its place and put it there complete: whoever finds it, after whatever kill, finds a database.
+
+        Returns:
+            Whether it is ours: another program may have made one meanwhile, which is then looked at like any other.
+        """
         if _size(_wal_of(path)):  # SQLite would take it for that of the new file
             wal = _wal_of(path).name
             raise StoreDamagedError(self._name, f"the file is gone, and its {wal} is not; put it back, or remove {wal} as well")
@@ -227,9 +230,10 @@ class SQLiteFile:
                 connection.close()
             put_in_place(temporary, path)
         except FileExistsError:
-            pass  # another program made one meanwhile: it will be looked at like any other
+            return False
         finally:
             temporary.unlink(missing_ok=True)
+        return True
 
     def _inspect(self, path: Path, lock: FileLock) -> None:
         """Refuse a file that is not ours, is newer, or has lost something, and leave it untouched."""

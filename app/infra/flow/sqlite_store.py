@@ -6,7 +6,6 @@ or executors; how the file is written safely is `sqlite_file`'s business.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sqlite3
@@ -531,7 +530,7 @@ class SQLiteStore(BaseStore):
         number = self._graph_numbers.get(graph)
         # It may have been removed meanwhile, with the last run that was made with it.
         if number is None or writer.execute("SELECT 1 FROM graphs WHERE no = ?", (number,)).fetchone() is None:
-            digest = hashlib.sha256(graph.encode()).digest()
+            digest = _digest(graph)
             writer.execute("INSERT OR IGNORE INTO graphs (digest, graph) VALUES (?, ?)", (digest, graph))
             number = int(writer.execute("SELECT no FROM graphs WHERE digest = ?", (digest,)).fetchone()[0])
             self._graph_numbers[graph] = number
@@ -658,7 +657,7 @@ class SQLiteStore(BaseStore):
         graph = self._graphs.get(number)
         if graph is None:
             row = reader.execute("SELECT graph, digest FROM graphs WHERE no = ?", (number,)).fetchone()
-            if row is None or hashlib.sha256(str(row[0]).encode()).digest() != row[1]:
+            if row is None or _digest(str(row[0])) != row[1]:
                 raise self._damaged(run_id, "the graph that it was made with is missing, or not what was written")
             graph = self._graphs[number] = str(row[0])
         return graph
@@ -918,3 +917,9 @@ def _put(crcs: array[int], position: int, crc: int) -> None:
         # In large steps: a run's tasks come one after the other.
         crcs.extend([0] * (missing if missing > 1 else max(1, len(crcs) // 8)))
     crcs[position] = crc
+
+
+def _digest(graph: str) -> bytes:
+    from hashlib import sha256  # late: it takes long to load, and nothing else needs it
+
+    return sha256(graph.encode()).digest()

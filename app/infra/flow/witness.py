@@ -7,7 +7,7 @@ file, which stays behind only after a kill, keeps two notes. Knows an open lock 
 from __future__ import annotations
 
 import os
-import zlib
+from binascii import crc32
 from collections.abc import Callable
 
 from .file_lock import FileLock
@@ -27,7 +27,7 @@ class Witness:
         self._number = 0
         # A note's beginning is the same from commit to commit, and so is the checksum so far.
         self._head = b"%-36s %020d " % (self._boot.encode(), 0)
-        self._head_crc = zlib.crc32(self._head)
+        self._head_crc = crc32(self._head)
         self.latest = b""
         """The note of the last commit."""
 
@@ -41,9 +41,9 @@ class Witness:
             if number != self._number:
                 self._number = number
                 self._head = b"%-36s %020d " % (self._boot.encode(), number)
-                self._head_crc = zlib.crc32(self._head)
+                self._head_crc = crc32(self._head)
             count = b"%020d" % commits
-            self.latest = b"%b%b %08x\n" % (self._head, count, zlib.crc32(count, self._head_crc))
+            self.latest = b"%b%b %08x\n" % (self._head, count, crc32(count, self._head_crc))
         self.put(lock, self.latest, flushed=False)
         if flushed:
             self.put(lock, self.latest, flushed=True)
@@ -68,7 +68,7 @@ class Witness:
         notes = _read_at(lock.descriptor, 2 * _SIZE, 0)
         for place in (0, 1):
             note = notes[place * _SIZE : place * _SIZE + _SIZE]
-            if len(note) < _SIZE or b"%08x\n" % zlib.crc32(note[:-10]) != note[-9:]:
+            if len(note) < _SIZE or b"%08x\n" % crc32(note[:-10]) != note[-9:]:
                 continue
             boot, number, count = note[:36].decode().strip(), int(note[37:57]), int(note[58:78])
             if number == 0 or (place == 0 and (not boot or boot != self._boot)):

@@ -20,11 +20,10 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, FlowError, MemoryStore, SQLiteStore, Store, WorkflowRun, sqlite_file
+from .. import AsyncFlow, Changes, Context, FlowError, MemoryStore, SQLiteStore, Store, WorkflowRun
 from ..file_system import FileSystem
 from .conftest import FakeClock
 from .stepped_loop import SteppedLoop, TurnWorker
-
 
 CONNECT = sqlite3.connect
 
@@ -177,7 +176,7 @@ class Rows:
         def counted(*arguments: Any, **options: Any) -> sqlite3.Connection:
             return CONNECT(*arguments, factory=Counted, **options)
 
-        monkeypatch.setattr(sqlite_file.sqlite3, "connect", counted)
+        monkeypatch.setattr(sqlite3, "connect", counted)
 
     def _note(self, cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> tuple[Any, ...]:
         self.count += len(row) > 1
@@ -213,15 +212,15 @@ def stop_the_clock(store: Any) -> None:
 
 
 class CountingLoop(SteppedLoop):
-    """An event loop that counts how often it turns and how many callbacks it is given. It waits for nothing and knows no threads."""
+    """An event loop that counts how often it turns, and the callbacks that it is given. It waits for nothing, not for threads."""
 
     def __init__(self) -> None:
         super().__init__(lambda ready: None, lambda turn: None)
         self.handles = 0
 
-    def call_soon(self, *arguments: Any, **options: Any) -> Any:
+    def call_soon(self, callback: Any, *arguments: Any, context: Any = None) -> Any:  # type: ignore[override]
         self.handles += 1
-        return super().call_soon(*arguments, **options)
+        return super().call_soon(callback, *arguments, context=context)
 
 
 def counted_on_the_loop(flow: AsyncFlow) -> CountingLoop:

@@ -194,6 +194,14 @@ def the_standard_library_is_all_there_is(tree: Tree) -> Iterator[str]:
                     yield f"{room}:{found.line} imports {found.module}"
 
 
+def dataclasses_are_made_late(tree: Tree) -> Iterator[str]:
+    """The standard decorator compiles each class's methods when it is imported, which made a third of the package's import."""
+    for room in tree.engine():
+        for found in tree.imports[room]:
+            if (found.module, found.name) == ("dataclasses", "dataclass") and room != "late_dataclass":
+                yield f"{room}:{found.line} imports dataclass"
+
+
 def nobody_waits_with_wait_for(tree: Tree) -> Iterator[str]:
     """Up to Python 3.11 it can lose a cancellation: https://github.com/python/cpython/issues/86296."""
     for room, code in tree.rooms.items():
@@ -229,6 +237,7 @@ RULES: list[Rule] = [
     no_import_is_hidden_in_a_call,
     imports_inside_the_folder_are_relative_and_stay_inside,
     the_standard_library_is_all_there_is,
+    dataclasses_are_made_late,
     nobody_waits_with_wait_for,
     nothing_of_a_file_is_executed,
 ]
@@ -269,7 +278,8 @@ SOUND = {
     "__main__.py": "from .tools.cli import main",
     "flow.py": "import asyncio\nfrom .executors import run\nfrom .machine import Step\nfrom .sqlite_store import SQLiteStore",
     "machine.py": "from . import events\nfrom .models import State",
-    "models.py": "from dataclasses import dataclass\nfrom .errors import FlowError",
+    "late_dataclass.py": "from dataclasses import dataclass",
+    "models.py": "from dataclasses import field\nfrom .errors import FlowError\nfrom .late_dataclass import dataclass",
     "errors.py": "from __future__ import annotations\ndef closest():\n    import difflib  # late: for mistaken names alone",
     "events.py": "from datetime import datetime",
     "views.py": "from .models import State",
@@ -369,6 +379,7 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
         "tools/page:2 imports rich",
     ),
     (the_standard_library_is_all_there_is, "store.py", "import pytest", "store:1 imports pytest"),
+    (dataclasses_are_made_late, "flow.py", "import os\nfrom dataclasses import dataclass, field", "flow:2 imports dataclass"),
     (nobody_waits_with_wait_for, "flow.py", "import asyncio\nwait = asyncio.wait_for", "flow:2 asyncio.wait_for"),
     (nobody_waits_with_wait_for, "executors.py", "from asyncio import wait_for as w\nw()", "executors:1 imports wait_for"),
     (nothing_of_a_file_is_executed, "store.py", "from pickle import loads", "store:1 imports pickle"),

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from ..late_dataclass import dataclass, late_dataclass
+from .. import late_dataclass as late_dataclasses
+from ..late_dataclass import ENOUGH, dataclass, late_dataclass
 
 Maker = Callable[..., Callable[[type], Any]]
 MAKERS: dict[str, Maker] = {"standard": dataclasses.dataclass, "late": late_dataclass}
@@ -130,14 +131,15 @@ CASES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "signatures": lambda of: [str(inspect.signature(kind)) for kind in of.values()],
     "signatures of __init__": lambda of: [str(inspect.signature(kind.__init__)) for kind in of.values()],
     "match": lambda of: [kind.__match_args__ for kind in of.values()],
-    "slots": lambda of: [kind.__slots__ for kind in of.values()],
     "names": lambda of: [(kind.__doc__, kind.__qualname__, kind.__module__, kind.__init__.__name__) for kind in of.values()],
     "property": lambda of: of["Open"]("a", 1, [2]).total,
 }
 
 
+@pytest.mark.parametrize("enough", [0, ENOUGH], ids=["compiled", "filled"])
 @pytest.mark.parametrize("case", CASES)
-def test_whoever_uses_it_sees_no_difference(case: str) -> None:
+def test_whoever_uses_it_sees_no_difference(case: str, enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late_dataclasses, "ENOUGH", enough)
     ours, theirs = (said(lambda make=make: CASES[case](classes(make))) for make in (late_dataclass, dataclasses.dataclass))  # type: ignore[misc]
     assert ours == theirs
 
@@ -186,14 +188,26 @@ def test_a_class_derived_from_a_frozen_one_may_have_attributes_of_its_own_and_ch
         del one.name
 
 
-def test_it_compiles_nothing_before_the_first_instance_and_once_then() -> None:
+def test_it_compiles_nothing_before_there_are_many_instances_and_once_then() -> None:
     kind = classes(late_dataclass)["Further"]
-    assert not inspect.isfunction(vars(kind)["__init__"])
-    kind("a")
+    for _ in range(ENOUGH):
+        assert kind("a", reason="b") == kind("a", None, "b")
+        if inspect.isfunction(vars(kind)["__init__"]):
+            break
     made = vars(kind)["__init__"]
     assert inspect.isfunction(made)
     kind("b")
     assert vars(kind)["__init__"] is made
+
+
+@pytest.mark.parametrize("use", [dataclasses.fields, inspect.signature, lambda kind: kind.__init__, lambda kind: kind()], ids=str)
+def test_it_is_made_when_somebody_looks_at_it_or_calls_it_wrongly(use: Callable[[Any], Any]) -> None:
+    kind = classes(late_dataclass)["Further"]
+    kind("a")
+    assert not inspect.isfunction(vars(kind)["__init__"])
+    seen(lambda: use(kind))
+    assert inspect.isfunction(vars(kind)["__init__"])
+    assert kind("a") == kind(name="a", value=None, reason="none")
 
 
 def test_a_class_that_is_derived_from_one_never_used_calls_its_init() -> None:
@@ -202,6 +216,20 @@ def test_a_class_that_is_derived_from_one_never_used_calls_its_init() -> None:
             super().__init__(name, 5)
 
     assert (Derived("a").name, Derived("a").value) == ("a", 5)
+
+
+def test_a_field_has_one_slot_in_the_class_that_declares_it() -> None:
+    of = classes(late_dataclass)
+    assert [of[name].__slots__ for name in ("Closed", "Further", "Same")] == [("name", "value"), ("reason",), ()]
+
+
+def test_a_frozen_one_may_be_the_base_of_a_frozen_one_of_the_standards() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Standard(classes(late_dataclass)["Further"]):  # type: ignore[misc]
+        own: int = 0
+
+    assert [field.name for field in dataclasses.fields(Standard)] == ["name", "value", "reason", "own"]
+    assert Standard("a", own=5) == Standard("a", own=5)
 
 
 def test_it_makes_no_init_where_none_is_wanted() -> None:
