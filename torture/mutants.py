@@ -199,8 +199,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "sqlite: claims without looking",
         "a living owner's run is taken",
         "sqlite_store.py",
-        "                if run_id in self._held if mine else self._owners.is_alive(known.owner):",
-        "                if mine and run_id in self._held:",
+        "            if owner is not None and self._owners.is_alive(owner):",
+        "            if False:",
         ("test_ownership.py",),
     ),
     Mutant(

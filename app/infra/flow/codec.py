@@ -99,10 +99,21 @@ class ValueCodec:
         self.max_size = max_size
         self._names: dict[type, str] = {}
         self._types: dict[str, type] = {}
+        self._make_readers()
+        self.register(ExecutionState, TaskType, AttemptResult, *types)
+
+    def _make_readers(self) -> None:
         # Made once: json.loads with a hook makes a decoder for each text.
         self._read: Callable[[str], Any] = json.JSONDecoder(object_hook=self._untag).decode
         self._read_leniently: Callable[[str], Any] = json.JSONDecoder(object_hook=self._untag_leniently).decode
-        self.register(ExecutionState, TaskType, AttemptResult, *types)
+
+    # For copies and pickles, which cannot take decoders along.
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_read", "_read_leniently")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._make_readers()
 
     def register(self, *types: type) -> None:
         """Let values of these dataclasses, enums or named tuples be stored.
@@ -397,9 +408,11 @@ _Refuse = Callable[[str], UnstorableValueError]
 def _write_zone(zone: tzinfo | None, refuse: _Refuse) -> dict[str, Any]:
     if zone is None or type(zone) is timezone:  # isoformat says it all
         return {}
-    key = getattr(zone, "key", None)
-    if key and type(zone) is _rare().ZONE:
-        return {"zone": key}
+    # By its name first: a zone of the user's own is asked nothing, and nothing is loaded for it.
+    if type(zone).__name__ == "ZoneInfo" and type(zone) is _rare().ZONE:
+        key = getattr(zone, "key", None)
+        if key:
+            return {"zone": key}
     raise refuse(f"its tzinfo is a {type(zone).__name__}; use datetime.timezone or zoneinfo.ZoneInfo")
 
 

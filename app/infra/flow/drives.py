@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from .cancellation import cancel_once
-from .errors import RunActiveError, RunMismatchError
+from .errors import InvalidNameError, RunActiveError, RunMismatchError, UnknownTaskError
 from .models import WorkflowRun
 
 Key = tuple[str, str]
@@ -37,11 +37,15 @@ class Drive:
         key: the run.
         flow_name: its flow.
         work: drives it to its end.
+        alone: whether more was asked for than that, which may be refused; see `Drives.run`.
     """
 
-    def __init__(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> None:
+    def __init__(
+        self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]], alone: bool = False
+    ) -> None:
         self.key = key
         self.flow_name = flow_name
+        self.alone = alone
         self.loop = asyncio.get_running_loop()
         self.task = self.loop.create_task(self._work(work), name=f"night-batch run {key[1]}")
         self.stopping = False
@@ -190,9 +194,10 @@ class Drives:
                 if drive is not None and drive.loop.is_closed():
                     drive.abandon()
                     drive = None
+                mine = drive is None
                 if drive is None:
-                    drive = self._start(key, flow_name, work)
-                elif alone is not None:
+                    drive = self._start(key, flow_name, work, alone is not None)
+                elif alone is not None and not drive.task.done():
                     raise RunActiveError(key[1], alone)
             if drive.flow_name != flow_name:
                 raise RunMismatchError(key[1], drive.flow_name, flow_name)
@@ -205,9 +210,13 @@ class Drives:
                 return await drive.wait()
             except DriveStopped:
                 self._forget(drive)
+            except (InvalidNameError, UnknownTaskError):
+                if mine or not drive.alone:
+                    raise
+                self._forget(drive)  # that is the answer to what somebody else asked for; we asked for the run
 
-    def _start(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]]) -> Drive:
-        drive = self._drives[key] = Drive(key, flow_name, work)
+    def _start(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]], alone: bool) -> Drive:
+        drive = self._drives[key] = Drive(key, flow_name, work, alone)
         drive.task.add_done_callback(lambda _: self._forget(drive))
         return drive
 

@@ -38,7 +38,8 @@ class EventManager:
         """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
 
         It is called in the event loop's thread right after the event was committed, and should return soon: the loop, and the run
-        with it, stands still until it does. What it raises is logged.
+        with it, stands still until it does. What it raises is logged. What was decided before it subscribed, and is being
+        committed just then, it need not be told.
 
         Returns:
             A function that ends the subscription.

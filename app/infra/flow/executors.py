@@ -140,7 +140,9 @@ class CoroutineExecutor:
     def start(self, call: Call) -> None:
         """See `Executor.start`."""
         # Not forgotten by a callback of the task, which would cost a turn of the loop's machinery for each one.
-        self._tasks[call] = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
+        task = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
+        if not task.done():  # as it may be with asyncio.eager_task_factory
+            self._tasks[call] = task
 
     async def _run(self, call: Call) -> None:
         try:

@@ -426,10 +426,12 @@ class AsyncFlow:
         session = Session(self._store, self._definition, self._clock, run_id)
         worker = self._worker
         try:
-            finished = await worker.do(partial(session.begin, adopt_graph, retry))
+            try:
+                finished = await worker.do(partial(session.begin, adopt_graph, retry))
+            finally:
+                self.events.emit(session.told)  # the reset, which was committed even if the run cannot be driven on
             if finished is not None:
                 return finished
-            self.events.emit(session.told)
             assert session.lease is not None
             runner = Runner(self._store, session.lease, worker, self.events, self._clock, self._make_id, max_concurrency)
             await runner.drive(session.root, session.children, session.step)

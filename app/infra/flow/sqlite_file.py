@@ -49,6 +49,8 @@ PINNED_PAGES = 2 * CHECKPOINT_PAGES
 
 _SMALLEST = 512  # bytes: one page of the smallest size, https://www.sqlite.org/fileformat2.html
 _PAGE = 4096
+_FEW_ROWS = 512  # bytes: a commit that says it wrote more wrote more than a few rows, or a long one
+_LOOK_EVERY = 64  # commits: that many of few rows, too, may have written more than is guessed
 _EXTRA_PAGES = 1  # what a commit writes beside its rows: an inner page, now and then
 _READERS_GET = 500  # milliseconds to end, when the -wal file must start over
 _OPEN = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -117,6 +119,9 @@ class SQLiteFile:
         self._full = False  # whether the writer's PRAGMA synchronous is FULL
         self._version: tuple[int] | None = None  # PRAGMA data_version: the writer's own count of other connections' commits
         self._pages = 0
+        """About how many pages the -wal file has grown by since the last checkpoint ..."""
+        self._kept_pages = 0
+        """... and how many that one had to leave in it."""
         self._starts_over = False
         """The next commit begins the -wal file anew, and SQLite syncs the head of that whatever the mode."""
         self._witness = Witness()
@@ -201,8 +206,9 @@ class SQLiteFile:
         lock.release()
         self._writer, self._reader, self._lock, self._full = writer, reader, lock, True
         self._inode = _place(real)
-        self._pages = _size(_wal_of(real)) // _PAGE
+        self._pages, self._kept_pages = _size(_wal_of(real)) // _PAGE, 0
         self._starts_over = not self._pages
+        self._witness = Witness()  # the file may be another one by now, put back from a backup
         self.generation += 1
         # SQLite folds the -wal file into the database when the last connection closes; do so at exit, too.
         self._finalizer = weakref.finalize(self, _close_all, [reader, writer], self._wal, lock, real)
@@ -397,6 +403,8 @@ class SQLiteFile:
                     result, mark, size = self._transaction(writer, work, flush, wait)
                     self._witness.note(lock, mark, flush)
                     self._pages += _EXTRA_PAGES + size // _PAGE
+                    if size > _FEW_ROWS or not self._pages % _LOOK_EVERY:  # rows that lie apart write a page each
+                        self._pages = max(self._pages, self._wal_pages() - self._kept_pages)
                     self._starts_over = False
                     if flush:
                         self._flusher.flushed()
@@ -539,6 +547,10 @@ class SQLiteFile:
                 writer.execute("PRAGMA busy_timeout = 0")
         self._pages = 0  # if readers are in the way, it is tried again only when it has grown by as much once more
         self._starts_over = pages == done
+        self._kept_pages = self._wal_pages()
+
+    def _wal_pages(self) -> int:
+        return 0 if self._wal is None else os.fstat(self._wal).st_size // _PAGE
 
     # --- reading ---
 
@@ -561,11 +573,15 @@ class SQLiteFile:
 
     def is_alone(self) -> bool:
         """Whether nobody else has committed since this store did; False also where that cannot be told."""
-        with self._writing:
-            if self._writer is None:
-                return False
-            with self._translated():
-                return bool(self._writer.execute("PRAGMA data_version").fetchone() == self._version)
+        if not self._writing.acquire(blocking=False):  # somebody writes, and may have to wait: a reader need not
+            return False
+        try:
+            writer = self._writer
+            return writer is not None and bool(writer.execute("PRAGMA data_version").fetchone() == self._version)
+        except sqlite3.Error:  # the reader will say what is wrong, or wait until it is over
+            return False
+        finally:
+            self._writing.release()
 
     # --- housekeeping ---
 

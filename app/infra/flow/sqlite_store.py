@@ -11,7 +11,7 @@ import os
 import sqlite3
 import time
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from datetime import timedelta
@@ -55,6 +55,7 @@ whole row, and of nearly all rows there is nothing more to write."""
 _SAVE_SEALED_PLAIN_TASK = (
     f"INSERT OR REPLACE INTO tasks ({_PLAIN}, commits, total, seal) VALUES ({','.join('?' * (_PLAIN_COLUMNS + 3))})"
 )
+_MOST_GRAPHS = 64  # texts of graphs kept at hand between runs
 _MOST_AHEAD = 10_000  # tasks of a run that was made and may never be driven from here: 2 MB
 _MOST_ROWS = 1000  # at hand at once: a commit of a million tasks needs no memory for a million rows
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
@@ -261,7 +262,8 @@ class SQLiteStore(BaseStore):
             run_id = changes.new_runs[0].id
             if all(task.run_id == run_id for task in changes.tasks):
                 commits = self._known[run_id].commits
-                copies = [copy_of(task) for task in changes.tasks]
+                by_position = {task.position: task for task in changes.tasks}  # as they would be read: in order, each once
+                copies = [copy_of(by_position[position]) for position in sorted(by_position)]
                 self._ahead = _Ahead(run_id, commits, self._file.rivals, self._file.generation, copies)
 
     def _let_go(self, lease: Lease | None) -> bool:
@@ -273,6 +275,10 @@ class SQLiteStore(BaseStore):
         if held and lease is not None:
             del self._held[lease.run_id]
             self._ahead = None
+            if not self._held:  # a service makes runs for ever: what is known of those that ended is of no more use
+                self._known.clear()
+            if len(self._graphs) > _MOST_GRAPHS:
+                self._graphs, self._graph_numbers = {}, {}
         return held
 
     def _write(self, changes: Changes, writer: sqlite3.Connection) -> tuple[None, Mark | None, int]:
@@ -324,10 +330,14 @@ class SQLiteStore(BaseStore):
     def _add_task_rows(
         self, writer: sqlite3.Connection, tasks: Sequence[TaskRecord], writing: _Writing, alone: int | None
     ) -> None:
-        # A record that stands there twice is written once.
-        unique = list({id(task): task for task in tasks}.values()) if len(tasks) > 1 else tasks
-        last = {task.run_id: task for task in unique}
-        for run_id, of_run in groupby(unique, _RUN_ID) if len(last) > 1 else ((unique[0].run_id, unique),):
+        # A task that stands there twice is written once, as it stands there last: plain rows are written before all others.
+        last = {task.run_id: task for task in tasks}
+        unique: Collection[TaskRecord] = tasks
+        if len(last) > 1:
+            unique = {(task.run_id, task.position): task for task in tasks}.values()
+        elif len(tasks) > 1:
+            unique = {task.position: task for task in tasks}.values()
+        for run_id, of_run in groupby(unique, _RUN_ID) if len(last) > 1 else ((tasks[0].run_id, unique),):
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
             self._add_rows_of_run(writer, known, of_run, last[run_id], writing)
 
@@ -370,6 +380,7 @@ class SQLiteStore(BaseStore):
             else:
                 row = _task_columns(base + position, task)
                 crc = task_crc(row)
+                writing.size += sum(len(text) for text in (task.input, task.error, task.logs) if text is not None)
                 if task is not last:
                     writing.rows.append((*row, crc, *_UNSEALED))
             if task is last:
@@ -577,22 +588,36 @@ class SQLiteStore(BaseStore):
 
     def claim(self, run_id: str, *, force: bool = False) -> Lease:
         """See `Store.claim`."""
+        return self._claim(run_id, force, read=not force)
 
-        def work(writer: sqlite3.Connection) -> tuple[tuple[Lease, int], Mark, int]:
+    def _claim_to_remove(self, run_id: str) -> Lease:
+        return self._claim(run_id, force=False, read=False)
+
+    def _claim(self, run_id: str, force: bool, read: bool) -> Lease:
+        """Take a run.
+
+        Args:
+            run_id: the run.
+            force: whoever has it.
+            read: whether its tasks are likely to be read next.
+        """
+
+        def work(writer: sqlite3.Connection) -> tuple[tuple[Lease, int] | RunOwnedError, Mark | None, int]:
             self._forget_what_may_be_old()
+            token = self._owners.token
+            # First of all, and not raised in here, where it would make this store forget what it knows of all its runs: who asks
+            # for a run that is somebody else's may do so again and again.
+            refusal = None if force else self._refusal(writer, run_id, token)
+            if refusal is not None:
+                return refusal, None, 0
             ahead = self._ahead
             tasks: list[TaskRecord] | None = None
-            if run_id not in self._known:  # whoever takes a run reads it next
+            if read and run_id not in self._known:  # whoever takes a run reads it next
                 tasks = []
                 self._known[run_id] = self._learn(writer, run_id, tasks)
             known = self._touch(writer, run_id, None)
             if ahead is not None and ahead.tells(run_id, known.commits, self._file):
                 tasks = ahead.tasks
-            token = self._owners.token
-            if known.owner is not None and not force:
-                mine = known.owner == token
-                if run_id in self._held if mine else self._owners.is_alive(known.owner):
-                    raise RunOwnedError(run_id, "this very process" if mine else self._name_of(known.owner), known.since)
             known.owner, known.epoch, known.since = token, known.epoch + 1, time.time_ns() // 1000
             mark = self._change_hands(writer, run_id, known)
             self._ahead = None
@@ -600,9 +625,22 @@ class SQLiteStore(BaseStore):
                 self._ahead = _Ahead(run_id, known.commits, self._file.rivals, self._file.generation, tasks)
             return (Lease(run_id, known.epoch), self._file.rivals), mark, 0
 
-        lease, rivals = self._file.write(work)
+        taken = self._file.write(work)
+        if isinstance(taken, RunOwnedError):
+            raise taken
+        lease, rivals = taken
         self._held[run_id] = lease.epoch, rivals
         return lease
+
+    def _refusal(self, writer: sqlite3.Connection, run_id: str, token: str) -> RunOwnedError | None:
+        """Why a run cannot be taken: somebody has it, and lives."""
+        owner, since = self._find(writer, "owner, since", run_id)
+        with self._of_the_right_kind(run_id):
+            if owner == token:
+                return RunOwnedError(run_id, "this very process", since) if run_id in self._held else None
+            if owner is not None and self._owners.is_alive(owner):
+                return RunOwnedError(run_id, self._name_of(owner), since)
+        return None
 
     def release(self, lease: Lease) -> None:
         """See `Store.release`."""
@@ -666,7 +704,13 @@ class SQLiteStore(BaseStore):
         """See `Store.read_tasks`."""
         ahead, self._ahead = self._ahead, None
         known = self._known.get(run_id)
-        if ahead is not None and known is not None and self._file.is_alone() and ahead.tells(run_id, known.commits, self._file):
+        if (
+            ahead is not None
+            and ahead.run_id == run_id
+            and known is not None
+            and self._file.is_alone()
+            and ahead.tells(run_id, known.commits, self._file)
+        ):
             return ahead.tasks
         return self._file.read(lambda reader: self._tasks(reader, run_id))
 
@@ -781,7 +825,11 @@ class SQLiteStore(BaseStore):
 
         def work(reader: sqlite3.Connection) -> list[RunRecord]:
             found: list[RunRecord] = []
-            for row in _each_row(reader, where, arguments, leave_out):
+            try:
+                rows = list(_each_row(reader, where, arguments, leave_out))
+            except UnicodeEncodeError:  # a lone surrogate, which no name in the file can hold
+                return []
+            for row in rows:
                 try:
                     found.append(self._run(reader, row))
                 except StoreDamagedError as error:
@@ -810,6 +858,7 @@ class SQLiteStore(BaseStore):
         for (said,) in reader.execute("PRAGMA integrity_check").fetchall():
             if said != "ok":
                 yield f"SQLite says: {said}"
+        self._graphs.clear()  # what is known must not hide what is there
         unreadable: list[str] = []
         for row in _each_row(reader, "", (), unreadable.append):
             try:

@@ -278,6 +278,8 @@ def check_choice(state: ExecutionState | str | None, flow_name: str | None, limi
     states = [known.value for known in ExecutionState]
     if state is not None and state not in states:
         raise InvalidOptionError("state", state, f"one of {', '.join(map(repr, states))}")
+    if flow_name is not None and not isinstance(flow_name, str):
+        raise InvalidOptionError("flow_name", flow_name, "the name of a flow, or None")
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidOptionError("limit", limit, "a whole number from 1 on, or None")
     return Choice(None if state is None else ExecutionState(state), flow_name, limit)
@@ -456,12 +458,17 @@ class BaseStore(ABC):
                 self._save(run, lease)
 
     @contextmanager
-    def _claimed(self, run_id: str) -> Iterator[Lease]:
-        lease = self.claim(outermost(self, run_id))
+    def _claimed(self, run_id: str, to_remove: bool = False) -> Iterator[Lease]:
+        whole = outermost(self, run_id)
+        lease = self._claim_to_remove(whole) if to_remove else self.claim(whole)
         try:
             yield lease
         finally:
             self.release(lease)
+
+    def _claim_to_remove(self, run_id: str) -> Lease:
+        """Claim a run of which nothing will be read but its own row."""
+        return self.claim(run_id)
 
     def _save(self, run: WorkflowRun, lease: Lease | None) -> None:
         known = self.read_run(run.id) if lease is not None else None
@@ -569,7 +576,7 @@ class BaseStore(ABC):
         removed: list[str] = []
         for tree in trees_to_prune(self.read_runs(), policy, time.time_ns() // 1000):
             try:
-                with self._claimed(tree[0]) as lease:
+                with self._claimed(tree[0], to_remove=True) as lease:
                     if all(ExecutionState.is_terminal(self.read_run(run_id).state) for run_id in tree):
                         self._remove(tree, lease)
                         removed.extend(tree)

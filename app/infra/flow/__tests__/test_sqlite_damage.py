@@ -219,7 +219,7 @@ def test_a_flipped_bit_in_the_database(tmp_path: Path, seed: int) -> None:
     assert came_to["refused"], came_to
 
 
-@pytest.mark.parametrize("pages", [1000, 20, 7], ids=lambda pages: f"folded every {pages} pages")
+@pytest.mark.parametrize("pages", [1000, 20, 9], ids=lambda pages: f"folded every {pages} pages")
 def test_a_flipped_bit_in_what_a_kill_left(tmp_path: Path, pages: int) -> None:
     """SQLite drops all commits behind it, and finds nothing wrong; the store does."""
     came_to = flip_wal(tmp_path, Random(pages), 150, pages)
