@@ -1,4 +1,8 @@
-"""Measures the lines of the budget and says of each whether it holds; ends with 1 if one does not."""
+"""Measures the lines of the budget and says of each whether it holds; ends with 1 if one does not.
+
+With `--quick` it is a guard for machines that have other things to do: of less, only beyond twice a budget, and what seems to be
+beyond that is measured again before it is said.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import platform
 import sqlite3
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from . import against_peers, concurrency, define, growth, loop_lag, overhead, resume, startup, storage
@@ -31,14 +35,21 @@ GROUPS: tuple[Group, ...] = (
 HEADER = f"{'line':<26} {'budget':<36} {'yardstick':>12} {'ours':>12} {'unit':<9} {'ratio':>7} {'half of the rounds':<18} holds"
 
 
-def chosen_lines(wanted: list[str] | None) -> set[str]:
+TRIES = 3
+"""How often `--quick` measures a line that seems to be beyond twice its budget: what is really slower is so each time."""
+
+
+def chosen_lines(wanted: list[str] | None, quick: bool = False) -> set[str]:
     """The names of the lines that `--only` means: names of lines or groups, or patterns of them (`threads-*`).
+
+    Without it, all lines; but nothing that only shows where others stand if it is to be quick.
 
     Raises:
         SystemExit: a name means nothing.
     """
     if wanted is None:
-        return {name for group in GROUPS for name in group.lines}
+        left_out = set(overhead.CONTEXT_LINES) if quick else set[str]()
+        return {name for group in GROUPS for name in group.lines} - left_out
     found: set[str] = set()
     for pattern in wanted:
         matching = {
@@ -94,15 +105,25 @@ def measured(options: Options, chosen: set[str]) -> list[Line]:
         if chosen.isdisjoint(group.lines):
             continue
         for line in group.run(options, chosen):
-            lines.append(line)
-            print(told(line, options.quick), flush=True)
+            lines.append(confirmed(line, group, options) if options.quick else line)
+            print(told(lines[-1], options.quick), flush=True)
     return lines
+
+
+def confirmed(line: Line, group: Group, options: Options) -> Line:
+    """The line, or, if it seems to be broken, what it comes to when it is measured again."""
+    for tries in range(2, TRIES + 1):
+        if line.holds(options.quick) is not False:
+            break
+        again = next(iter(group.run(options, {line.name})))
+        line = replace(again, note="; ".join(filter(None, [again.note, f"measured {tries} times"])))
+    return line
 
 
 def main(arguments: list[str] | None = None) -> int:
     """The command. Returns the exit code: 1 if a line does not hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer tasks and rounds; fails only beyond twice a budget")
+    parser.add_argument("--quick", action="store_true", help="less of everything; fails only beyond twice a budget")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these lines or groups only; patterns such as 'threads-*' too")
     parser.add_argument("--list", action="store_true", help="name the lines, by group")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each measurement (default 5)")
@@ -120,11 +141,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(profile(given.profile))
         return 0
     options = Options(given.quick, max(1, given.rounds), given.growth_max)
-    chosen = chosen_lines(given.only)
+    chosen = chosen_lines(given.only, given.quick)
     begin = time.perf_counter()
     print(", ".join(f"{key} {value}" for key, value in machine().items()), flush=True)
     if options.quick:
-        print("--quick: less of everything, and a line holds up to twice its budget")
+        print(
+            f"--quick: less of everything; a line holds up to twice its budget, and is measured {TRIES} times before it does not"
+        )
     lines = measured(options, chosen)
     broken = [line.name for line in lines if line.holds(options.quick) is False]
     told_budget = "twice its budget" if options.quick else "its budget"

@@ -1,7 +1,8 @@
 """What it costs to declare a flow of 1,000 tasks and to make a run of it (`init_run`), in microseconds per task.
 
 The store is open before. Beside it: `graphlib` checks the same graph, and one transaction writes as many rows. The yardstick is
-told, the budget is an absolute one.
+told, the budget is an absolute one; but a quick look at a machine that is slower than usual, or has other things to do, grants it
+as much more as the yardstick takes there.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .yardsticks import define_seconds
 
 LIMIT = 15.0
 """Microseconds per task."""
+USUAL = 3.5
+"""Those of the yardstick on the machine that the budget was made on."""
 
 
 def run(options: Options, chosen: Set[str]) -> Iterator[Line]:
@@ -33,7 +36,8 @@ def run(options: Options, chosen: Set[str]) -> Iterator[Line]:
         theirs = in_fresh_folder(partial(define_seconds, graph), 1e6 / tasks)
         ours = in_fresh_folder(partial(seconds, graph), 1e6 / tasks)
         found = {side: statistics.median(times) for side, times in interleaved({"theirs": theirs, "ours": ours}, rounds).items()}
-        yield Line(name, f"at most {LIMIT:.0f} us", "us/task", found["ours"], "graphlib and rows", found["theirs"], limit=LIMIT)
+        limit = LIMIT * max(1.0, found["theirs"] / USUAL) if options.quick else LIMIT
+        yield Line(name, f"at most {limit:.0f} us", "us/task", found["ours"], "graphlib and rows", found["theirs"], limit=limit)
 
 
 def seconds(graph: Graph, folder: Path) -> float:

@@ -24,6 +24,7 @@ JSON = {"chain": 2.0, "fan": 2.0, "layers": 2.0}
 
 CONTEXT = ("asyncio-inline", "asyncio-threads", "sqlite-normal", "sqlite-group-full", "sqlite-full")
 """Yardsticks that nothing is held against: they show where the others stand."""
+CONTEXT_LINES = [f"{name}-{shape}" for shape in SHAPES for name in CONTEXT]
 
 
 def run(options: Options, chosen: Set[str]) -> Iterator[Line]:
@@ -63,7 +64,7 @@ GROUP = Group(
     "overhead",
     [
         *(f"{kind}-{shape}" for kind in ("coroutines", "threads", "json") for shape in SHAPES),
-        *(f"{name}-{shape}" for shape in SHAPES for name in CONTEXT),
+        *CONTEXT_LINES,
     ],
     run,
 )
