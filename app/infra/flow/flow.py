@@ -14,21 +14,18 @@ from typing import Any, TypeVar, overload
 
 from .clock import Clock, SystemClock
 from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, check_name, function_name
-from .details import execution_details
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunExistsError, RunNotFoundError, TaskFunctionError
 from .event_manager import EventManager
 from .forks import watch
 from .live_run import encode_params, new_run
 from .machine import Step
-from .memory_store import MemoryStore
 from .models import TaskType, WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
 from .run_tree import RunTree
 from .runner import Runner
-from .scripts import run_to_end
 from .session import Session, claimed
 from .store import Store, outermost
 
@@ -41,6 +38,12 @@ RetryDelay = float | timedelta | None
 
 def _random_id() -> str:
     return os.urandom(16).hex()
+
+
+def _in_memory() -> Store:
+    from .memory_store import MemoryStore  # late: most flows are given a store
+
+    return MemoryStore()
 
 
 def _checked(store: Store) -> Store:
@@ -80,7 +83,7 @@ class AsyncFlow:
         if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
             raise InvalidOptionError("redact", redact, "a plain function that takes a string and returns one")
         self._definition = FlowDefinition(flow_name, redact=redact)
-        self._store: Store = MemoryStore() if store is None else _checked(store)
+        self._store: Store = _in_memory() if store is None else _checked(store)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
         self._worker = Worker(f"night-batch store of {flow_name}")
@@ -471,6 +474,8 @@ class AsyncFlow:
             made = self.init_run(params, run_id=run_id)
             return await self.run_until_complete(made, max_concurrency, adopt_graph=adopt_graph)
 
+        from .scripts import run_to_end  # late: services and notebooks have a loop of their own
+
         return run_to_end(work, self.flow_name)
 
     # --- retrying ---
@@ -547,4 +552,6 @@ class AsyncFlow:
         Raises:
             RunNotFoundError: the store has no such run.
         """
+        from .details import execution_details  # late: only who looks at runs needs it
+
         return execution_details(self._definition, self._store, run_id)

@@ -56,7 +56,7 @@ _SAVE_SEALED_PLAIN_TASK = (
     f"INSERT OR REPLACE INTO tasks ({_PLAIN}, commits, total, seal) VALUES ({','.join('?' * (_PLAIN_COLUMNS + 3))})"
 )
 _MOST_GRAPHS = 64  # texts of graphs kept at hand between runs
-_MOST_AHEAD = 10_000  # tasks of a run that was made and may never be driven from here: 2 MB
+_MOST_AHEAD = 1_000_000  # tasks of a run that was made and may never be driven from here: 180 MB
 _MOST_ROWS = 1000  # at hand at once: a commit of a million tasks needs no memory for a million rows
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
 _RUN = "id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id, owner, epoch, since"

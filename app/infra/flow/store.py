@@ -19,7 +19,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from .codec import ValueCodec
 from .errors import InvalidOptionError, OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
-from .housekeeping import prune_policy, trees_to_prune
 from .late_dataclass import dataclass
 from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
 from .options import seconds_of
@@ -572,6 +571,8 @@ class BaseStore(ABC):
         flow_name: str | None = None,
     ) -> list[str]:
         """See `Store.prune`."""
+        from .housekeeping import prune_policy, trees_to_prune  # late: once a night is often
+
         policy = prune_policy(older_than, keep, states, flow_name)
         removed: list[str] = []
         for tree in trees_to_prune(self.read_runs(), policy, time.time_ns() // 1000):
