@@ -30,7 +30,7 @@ LIMIT = 20.0
 """Milliseconds."""
 
 LIMITS = {"loop-lag-sqlite": LIMIT, "loop-lag-json": None}
-"""The budget is that of the default store. While a run is folded, the interpreter's garbage collector makes the JSON store's longer."""
+"""The budget is that of the default store. While the JSON store folds a run, the garbage collector's pauses are longer."""
 
 STORES: dict[str, Callable[[Path], Store]] = {"loop-lag-sqlite": sqlite_store, "loop-lag-json": json_store}
 
