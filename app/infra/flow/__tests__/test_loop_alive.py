@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, JsonStore, MemoryStore, SQLiteStore, Store, StoreBusyError
-from .conftest import returns, states_of
+from .. import AsyncFlow, Changes, Context, JsonStore, MemoryStore, SQLiteStore, Store, StoreBusyError, TaskSucceeded
+from .conftest import returns
 from .processes import PACKAGE, ROOT, SHARED_KINDS, Program, Programs, needs_posix, programs
 
 __all__ = ["programs"]
@@ -343,11 +343,14 @@ async def test_continuing_a_large_run_does_not_hold_up_the_loop(tmp_path: Path) 
 
         async def trial() -> Ticker:
             run_id = flow.init_run()
+            began = asyncio.Event()
+            unsubscribe = flow.events.subscribe(lambda event: began.set(), TaskSucceeded)
             running = asyncio.create_task(flow.run_until_complete(run_id))
-            await asyncio.sleep(0.1)
+            await began.wait()
             running.cancel()
             await asyncio.wait([running])
-            assert "success" not in states_of(store.load(run_id)).values() or store.load(run_id).state == "scheduled"
+            unsubscribe()
+            assert store.load(run_id).state == "scheduled"
             async with Ticker() as ticker:
                 assert (await flow.run_until_complete(run_id)).state == "success"
             return ticker
