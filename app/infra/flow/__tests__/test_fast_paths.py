@@ -9,6 +9,7 @@ import sqlite3
 import threading
 import time
 import tracemalloc
+from contextlib import closing
 from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
@@ -62,17 +63,17 @@ def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
     flow = AsyncFlow("f", store)
     flow.add_task_definition("a", lambda ctx: 1)
     run_id = flow.init_run()
-    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None, check_same_thread=False)
-    other.execute("BEGIN IMMEDIATE")
-    writing = threading.Thread(target=lambda: store.commit(Changes(tasks=[TaskRecord(run_id, "a", 0)])))
-    writing.start()
-    while store._file._writing.acquire(blocking=False):  # until the other thread is in the middle of its commit
-        store._file._writing.release()
-        time.sleep(0.001)
-    store.load(run_id)
-    assert writing.is_alive(), "the read did not wait for the commit"
-    other.execute("ROLLBACK")
-    writing.join()
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        writing = threading.Thread(target=lambda: store.commit(Changes(tasks=[TaskRecord(run_id, "a", 0)])))
+        writing.start()
+        while store._file._writing.acquire(blocking=False):  # until the other thread is in the middle of its commit
+            store._file._writing.release()
+            time.sleep(0.001)
+        store.load(run_id)
+        assert writing.is_alive(), "the read did not wait for the commit"
+        other.execute("ROLLBACK")
+        writing.join()
 
 
 async def test_who_waits_for_a_run_does_not_get_the_error_of_a_retry() -> None:
