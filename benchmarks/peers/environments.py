@@ -49,7 +49,8 @@ def run(python: Path, arguments: list[str], folder: Path) -> tuple[int, dict[str
     """Runs a command from the repository root, with everything that it keeps in the folder, and ends all that it started.
 
     Returns:
-        Its exit status, and the JSON of its last line; an empty dict if that is none.
+        Its exit status, and the last line that is a JSON object; an empty dict if none is. An engine may have words of its own
+        after it: Prefect's server sometimes has, when it is stopped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     homes = {name: str(folder) for name in ("HOME", "PREFECT_HOME", "DAGSTER_HOME", "TMPDIR")}
@@ -76,13 +77,18 @@ def run(python: Path, arguments: list[str], folder: Path) -> tuple[int, dict[str
                 pass  # nothing was left
         output.seek(0)
         lines = output.read().splitlines()
-    try:
-        answer = json.loads(lines[-1])
-    except (IndexError, ValueError):
-        answer = {}
+    answer = next((found for line in reversed(lines) if (found := _object(line)) is not None), {})
     if process.returncode not in (0, -signal.SIGKILL):
         print(*lines[-5:], sep="\n", file=sys.stderr)
-    return process.returncode, answer if isinstance(answer, dict) else {}
+    return process.returncode, answer
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def timed_run(python: Path, arguments: list[str], folder: Path) -> float | None:
