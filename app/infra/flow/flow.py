@@ -25,7 +25,6 @@ from .off_loop import Worker
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
 from .run_tree import RunTree
-from .runner import Runner
 from .session import Session, claimed
 from .store import Store, outermost
 
@@ -426,6 +425,8 @@ class AsyncFlow:
 
     async def _drive(self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None) -> WorkflowRun:
         """Take the run, drive it, and give it up, whatever happens."""
+        from .runner import Runner  # late: who declares flows, makes runs or looks at them drives none
+
         session = Session(self._store, self._definition, self._clock, run_id)
         worker = self._worker
         try:
