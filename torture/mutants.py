@@ -386,7 +386,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sqlite: rows are not checked",
         "a changed value in a row is believed",
-        "sqlite_store.py",
+        "sqlite_rows.py",
         "if task_crc(row[:17]) != row[17]:",
         "if False:",
         ("test_sqlite_damage.py",),
@@ -394,7 +394,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "sqlite: seals are not checked",
         "a row that is missing, or is yesterday's, is not missed",
-        "sqlite_store.py",
+        "sqlite_rows.py",
         "        if total != sealed_total:",
         "        if False:",
         ("test_sqlite_damage.py",),
