@@ -10,23 +10,22 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .clock import Clock, SystemClock
 from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, check_name, function_name
 from .drives import Drives
-from .errors import InvalidOptionError, RunActiveError, RunExistsError, RunNotFoundError, TaskFunctionError
+from .errors import InvalidOptionError, RunActiveError, TaskFunctionError
 from .event_manager import EventManager
 from .forks import watch
-from .live_run import encode_params, new_run
-from .machine import Step
 from .models import TaskType, WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
-from .run_tree import RunTree
-from .session import Session, claimed
 from .store import Store, outermost
+
+if TYPE_CHECKING:
+    from .runs import Runs
 
 _DRIVES = Drives()
 watch(_DRIVES)
@@ -366,27 +365,12 @@ class AsyncFlow:
             RunExistsError: another flow has a run of that id.
         """
         self._definition.validate()
-        texts = encode_params(params, self._store.codec)
-        new_id = self._make_id() if run_id is None else check_name("run id", run_id)
-        if run_id is not None and self._has_run(new_id):
-            return new_id
-        step = Step()
-        new_run(step, self._definition, new_id, texts, self._clock.now(), parent_run_id, parent_task_id)
-        try:
-            self._store.commit(step.changes)
-        except RunExistsError:
-            if run_id is None or not self._has_run(new_id):
-                raise
-        return new_id
+        return self._runs().make(params, parent_run_id, parent_task_id, run_id)
 
-    def _has_run(self, run_id: str) -> bool:
-        try:
-            run = self._store.read_run(run_id)
-        except RunNotFoundError:
-            return False
-        if run.flow_name != self.flow_name:
-            raise RunExistsError(run_id, run.flow_name, self.flow_name)
-        return True
+    def _runs(self) -> Runs:
+        from .runs import Runs  # late: a program that declares flows, or looks at their runs, may have none to make or drive
+
+        return Runs(self._definition, self._store, self._clock, self._make_id, self._worker, self.events)
 
     async def run_until_complete(self, run_id: str, max_concurrency: int = 0, *, adopt_graph: bool = False) -> WorkflowRun:
         """Drive a run to its end: start it, or continue it from where it stands. A run that has ended is returned as it is.
@@ -421,31 +405,7 @@ class AsyncFlow:
             raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
         check_name("run id", run_id)
         self._definition.validate()
-        return partial(self._drive, run_id, max_concurrency, adopt_graph, retry)
-
-    async def _drive(self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None) -> WorkflowRun:
-        """Take the run, drive it, and give it up, whatever happens."""
-        from .runner import Runner  # late: who declares flows, makes runs or looks at them drives none
-
-        session = Session(self._store, self._definition, self._clock, run_id)
-        worker = self._worker
-        try:
-            try:
-                finished = await worker.do(partial(session.begin, adopt_graph, retry))
-            finally:
-                self.events.emit(session.told)  # the reset, which was committed even if the run cannot be driven on
-            if finished is not None:
-                return finished
-            assert session.lease is not None
-            runner = Runner(self._store, session.lease, worker, self.events, self._clock, self._make_id, max_concurrency)
-            await runner.drive(session.root, session.children, session.step)
-            return await worker.do(session.result)
-        except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more
-            session.end()
-            raise
-        except BaseException:
-            await worker.do(session.end)
-            raise
+        return partial(self._runs().drive, run_id, max_concurrency, adopt_graph, retry)
 
     def run(
         self,
@@ -500,10 +460,7 @@ class AsyncFlow:
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
         self._definition.validate()
-        with claimed(self._store, run_id) as lease:
-            tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
-            told = tree.reset(tree.root(run_id), task_id, reset_downstream, release=True)
-        self.events.emit(told)
+        self._runs().set_back(run_id, task_id, reset_downstream, adopt_graph)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
         if self._key(run_id) in _DRIVES:

@@ -311,7 +311,7 @@ def test_the_package_tells_its_names_before_any_was_asked_for_and_refuses_others
 
 
 # What a script with a SQLite store does not use.
-OTHER_ROOMS = ["json_store", "json_format", "rare_values", "runner", "executors", "workflow_builders", "tools", "testing"]
+OTHER_ROOMS = ["json_store", "json_format", "rare_values", "runs", "runner", "machine", "workflow_builders", "tools", "testing"]
 OTHER_MODULES = ["decimal", "difflib", "shutil", "tempfile", "uuid", "zoneinfo"]
 NOT_LOADED = {*OTHER_MODULES, *(f"{package.__name__}.{room}" for room in OTHER_ROOMS)}
 

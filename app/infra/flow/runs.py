@@ -1,0 +1,110 @@
+"""What becomes of a flow's runs: made, driven to their ends, set back.
+
+Knows the rooms that do so, and which one comes when; must not know how a flow is declared, or who waits for a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from .clock import Clock
+from .definitions import FlowDefinition, check_name
+from .errors import RunExistsError, RunNotFoundError
+from .event_manager import EventManager
+from .live_run import encode_params, new_run
+from .machine import Step
+from .models import WorkflowRun
+from .off_loop import Worker
+from .run_tree import RunTree
+from .runner import Runner
+from .session import Session, claimed
+from .store import Store
+
+
+class Runs:
+    """The runs of one flow in one store.
+
+    Args:
+        definition: the flow; its graph is sound.
+        store: where the runs are.
+        clock: the time.
+        make_id: makes the ids of runs.
+        worker: where calls of the store that may block are made.
+        events: who is told.
+    """
+
+    def __init__(
+        self,
+        definition: FlowDefinition,
+        store: Store,
+        clock: Clock,
+        make_id: Callable[[], str],
+        worker: Worker,
+        events: EventManager,
+    ) -> None:
+        self._definition = definition
+        self._store = store
+        self._clock = clock
+        self._make_id = make_id
+        self._worker = worker
+        self._events = events
+
+    def __repr__(self) -> str:
+        return f"<Runs of {self._definition.name!r} in {self._store!r}>"
+
+    def make(
+        self, params: Mapping[str, Any] | None, parent_run_id: str | None, parent_task_id: str | None, run_id: str | None
+    ) -> str:
+        """See `AsyncFlow.init_run`."""
+        texts = encode_params(params, self._store.codec)
+        new_id = self._make_id() if run_id is None else check_name("run id", run_id)
+        if run_id is not None and self._has(new_id):
+            return new_id
+        step = Step()
+        new_run(step, self._definition, new_id, texts, self._clock.now(), parent_run_id, parent_task_id)
+        try:
+            self._store.commit(step.changes)
+        except RunExistsError:
+            if run_id is None or not self._has(new_id):
+                raise
+        return new_id
+
+    def _has(self, run_id: str) -> bool:
+        try:
+            run = self._store.read_run(run_id)
+        except RunNotFoundError:
+            return False
+        if run.flow_name != self._definition.name:
+            raise RunExistsError(run_id, run.flow_name, self._definition.name)
+        return True
+
+    async def drive(self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None) -> WorkflowRun:
+        """Take a run, drive it, and give it up, whatever happens; see `AsyncFlow.run_until_complete`, and `Session.begin`."""
+        session = Session(self._store, self._definition, self._clock, run_id)
+        worker = self._worker
+        try:
+            try:
+                finished = await worker.do(partial(session.begin, adopt_graph, retry))
+            finally:
+                self._events.emit(session.told)  # the reset, which was committed even if the run cannot be driven on
+            if finished is not None:
+                return finished
+            assert session.lease is not None
+            runner = Runner(self._store, session.lease, worker, self._events, self._clock, self._make_id, max_concurrency)
+            await runner.drive(session.root, session.children, session.step)
+            return await worker.do(session.result)
+        except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more
+            session.end()
+            raise
+        except BaseException:
+            await worker.do(session.end)
+            raise
+
+    def set_back(self, run_id: str, task_id: str, downstream: bool, adopt_graph: bool) -> None:
+        """See `AsyncFlow.manual_retry`."""
+        with claimed(self._store, run_id) as lease:
+            tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
+            told = tree.reset(tree.root(run_id), task_id, downstream, release=True)
+        self._events.emit(told)
