@@ -28,7 +28,7 @@ def budgets(reports: list[dict[str, Any]]) -> str:
         f"|---|---|---|---|{'---|' * len(runs)}---|",
     ]
     for name, line in runs[0].items():
-        if line["limit"] is None:
+        if line["limit"] is None or name.startswith("peers-"):  # what was read from the peers' report has a table of its own
             continue
         found = [run[name] for run in runs if name in run]
         values = [figure(each["ours"] if each["ratio"] is None else each["ratio"]) for each in found]
@@ -42,7 +42,7 @@ def budgets(reports: list[dict[str, Any]]) -> str:
 
 
 def peers(results: dict[str, Any]) -> str:
-    """A row for each engine: microseconds per task, and in brackets how many times ours that is."""
+    """A row for each engine: microseconds per task, and in brackets how many times ours that is; then what that comes to."""
     rows = [
         "| engine | durable | settings | chain | fan-out | layers | import ms | cold start ms | RSS MB |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -57,6 +57,11 @@ def peers(results: dict[str, Any]) -> str:
         rest = [figure(engine.get(key)) for key in ("import_ms", "cold_start_ms", "rss_mb")]
         name = f"{engine['name']} {engine.get('version', '')}".strip()
         rows.append(f"| {name} | {durable} | {engine.get('settings', '')} | {' | '.join(shapes + rest)} |")
+    rows.append("")
+    rows += [
+        f"- {shape}: {told['text']}; {'holds' if told['holds'] else 'does not hold'}"
+        for shape, told in results["verdict"].items()
+    ]
     return "\n".join(rows)
 
 

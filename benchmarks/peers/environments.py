@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import venv
 from pathlib import Path
 from time import perf_counter
@@ -65,12 +66,13 @@ def run(python: Path, arguments: list[str], folder: Path) -> tuple[int, dict[str
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        # Not wait(LIMIT), which looks every 50 ms: a cold start would be one of a few round numbers.
+        watchdog = threading.Timer(LIMIT, process.kill)
+        watchdog.start()
         try:
-            process.wait(LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
             process.wait()
         finally:
+            watchdog.cancel()
             try:
                 os.killpg(process.pid, signal.SIGKILL)
             except ProcessLookupError:
