@@ -466,7 +466,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def prune(self) -> None:
-        # A subflow that a retry by hand gave a new run may have left one behind that will never end, and that keeps them all.
+        # An inner run that goes on keeps the whole tree; one that a retry by hand left behind is cancelled, and so has ended.
         gone = {run_id for run_id in self.model.runs if self._has_ended(run_id)}
         removed = set(self.store.prune())
         assert removed & self.model.runs.keys() == gone
@@ -475,7 +475,7 @@ class Machine(RuleBasedStateMachine):
 
     def _has_ended(self, run_id: str) -> bool:
         inside = self.store.list_children(run_id)
-        return self.store.load(run_id).state in ("success", "failed") and all(map(self._has_ended, inside))
+        return self.store.load(run_id).state in ("success", "failed", "cancelled") and all(map(self._has_ended, inside))
 
     # --- what always holds ---
 
