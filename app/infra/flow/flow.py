@@ -8,20 +8,19 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
-from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock, SystemClock
-from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, check_name, function_name
+from .declaring import Declared
+from .definitions import FlowDefinition, check_name
 from .drives import Drives
-from .errors import InvalidOptionError, RunActiveError, TaskFunctionError
+from .errors import InvalidOptionError, RunActiveError
 from .event_manager import EventManager
 from .forks import watch
-from .models import TaskType, WorkflowRun
+from .models import WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
-from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
 from .store import Store, outermost
 
 if TYPE_CHECKING:
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
 
 _DRIVES = Drives()
 watch(_DRIVES)
-
-F = TypeVar("F", bound=Callable[..., Any])
-RetryDelay = float | timedelta | None
 
 
 def _random_id() -> str:
@@ -51,7 +47,7 @@ def _checked(store: Store) -> Store:
     return store
 
 
-class AsyncFlow:
+class AsyncFlow(Declared):
     """A flow: a name, and tasks that depend on one another.
 
     Args:
@@ -80,7 +76,7 @@ class AsyncFlow:
     ) -> None:
         if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
             raise InvalidOptionError("redact", redact, "a plain function that takes a string and returns one")
-        self._definition = FlowDefinition(flow_name, redact=redact)
+        super().__init__(FlowDefinition(flow_name, redact=redact))
         self._store: Store = _in_memory() if store is None else _checked(store)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
@@ -92,16 +88,6 @@ class AsyncFlow:
         return f"<AsyncFlow {self.flow_name!r}, {len(self._definition.tasks)} tasks, {self._store!r}>"
 
     @property
-    def flow_name(self) -> str:
-        """The flow's name."""
-        return self._definition.name
-
-    @property
-    def definition(self) -> FlowDefinition:
-        """The tasks as they were declared."""
-        return self._definition
-
-    @property
     def store(self) -> Store:
         """Where the runs live. May be assigned, between runs."""
         return self._store
@@ -109,234 +95,6 @@ class AsyncFlow:
     @store.setter
     def store(self, store: Store) -> None:
         self._store = _checked(store)
-
-    # --- declaring ---
-
-    @overload
-    def task(self, task_id: F) -> F: ...
-
-    @overload
-    def task(
-        self,
-        task_id: str | None = None,
-        *,
-        depends_on: Dependencies = None,
-        max_retries: int = 0,
-        retry_delay: RetryDelay = None,
-        max_interruptions: int = MAX_INTERRUPTIONS,
-        on_interrupt: OnInterrupt = "retry",
-        task_type: TaskType | str | None = None,
-        name: str | None = None,
-        description: str | None = None,
-        replace: bool = False,
-    ) -> Callable[[F], F]: ...
-
-    def task(
-        self,
-        task_id: str | F | None = None,
-        *,
-        depends_on: Dependencies = None,
-        max_retries: int = 0,
-        retry_delay: RetryDelay = None,
-        max_interruptions: int = MAX_INTERRUPTIONS,
-        on_interrupt: OnInterrupt = "retry",
-        task_type: TaskType | str | None = None,
-        name: str | None = None,
-        description: str | None = None,
-        replace: bool = False,
-    ) -> F | Callable[[F], F]:
-        """Decorate a function or coroutine function as a task; it is returned unchanged.
-
-        Written bare (`@flow.task`) or without an id, the function's name is the id. The arguments are those of
-        `add_task_definition`, where `depends_on` is called `dependencies`.
-        """
-
-        def decorate(function: F) -> F:
-            self.add_task_definition(
-                task_id if isinstance(task_id, str) else getattr(function, "__name__", repr(function)),
-                function,
-                task_type=task_type,
-                dependencies=depends_on,
-                max_retries=max_retries,
-                retry_delay=retry_delay,
-                max_interruptions=max_interruptions,
-                on_interrupt=on_interrupt,
-                name=name,
-                description=description,
-                replace=replace,
-            )
-            return function
-
-        return decorate if task_id is None or isinstance(task_id, str) else decorate(task_id)
-
-    def subflow(
-        self,
-        subflow_id: str,
-        *,
-        depends_on: Dependencies = None,
-        max_retries: int = 0,
-        retry_delay: RetryDelay = None,
-        max_interruptions: int = MAX_INTERRUPTIONS,
-        on_interrupt: OnInterrupt = "retry",
-        params: SubflowParams = None,
-        name: str | None = None,
-        description: str | None = None,
-        replace: bool = False,
-    ) -> Callable[[F], F]:
-        """Decorate a function that makes the nested flow: it is called once, at once, with None, and returns an `AsyncFlow`.
-
-        The other arguments are those of `add_subflow_definition`, where `depends_on` is called `dependencies`.
-
-        Raises:
-            TaskFunctionError: the function returns something else.
-        """
-
-        def decorate(factory: F) -> F:
-            child = factory(None)
-            if not isinstance(child, AsyncFlow):
-                problem = f"it returned {type(child).__name__}, and must return the nested AsyncFlow"
-                raise TaskFunctionError(subflow_id, function_name(factory), problem)
-            self._definition.add_subflow(
-                subflow_id,
-                child._definition,
-                depends_on=depends_on,
-                retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
-                params=params,
-                name=name,
-                description=description,
-                replace_task=replace,
-                factory=factory,
-            )
-            return factory
-
-        return decorate
-
-    def add_task_definition(
-        self,
-        task_id: str,
-        task_function: TaskFunction,
-        *,
-        task_type: TaskType | str | None = None,
-        dependencies: Dependencies = None,
-        max_retries: int = 0,
-        retry_delay: RetryDelay = None,
-        max_interruptions: int = MAX_INTERRUPTIONS,
-        on_interrupt: OnInterrupt = "retry",
-        name: str | None = None,
-        description: str | None = None,
-        replace: bool = False,
-    ) -> AsyncFlow:
-        """Declare a task.
-
-        Args:
-            task_id: a non-empty string without `.`, `/` and control characters.
-            task_function: takes the context as its one argument. A coroutine function runs on the event loop, any other one
-                in a thread.
-            task_type: "task" or left out.
-            dependencies: ids of tasks, or the decorated functions themselves; they may be declared later.
-            max_retries: how many attempts may follow a failed one.
-            retry_delay: seconds (or a timedelta) before each of them.
-            max_interruptions: after how many attempts in which the process died (or lost the run) the task fails, instead of
-                running again when the run is continued. All that ran when it died count it: which one killed it nobody knows.
-            on_interrupt: "retry", or "fail" for a task that must not run twice unless a person says so: an attempt that is cut
-                off, by the death of the process or by a cancellation, then fails the task at once, whatever its `max_retries`.
-            name: what people call it.
-            description: what it does; the function's docstring if left out.
-            replace: take the place of a task of the same id, as when a notebook cell runs again.
-
-        Returns:
-            The flow itself, so that calls chain.
-
-        Raises:
-            DefinitionError: one of its kinds says what is wrong; the flow stays as it was.
-        """
-        self._definition.add_task(
-            task_id,
-            task_function,
-            depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, task_id, max_interruptions, on_interrupt),
-            task_type=task_type,
-            name=name,
-            description=description,
-            replace_task=replace,
-        )
-        return self
-
-    def add_subflow_definition(
-        self,
-        subflow_id: str,
-        child_flow: AsyncFlow,
-        *,
-        dependencies: Dependencies = None,
-        max_retries: int = 0,
-        retry_delay: RetryDelay = None,
-        max_interruptions: int = MAX_INTERRUPTIONS,
-        on_interrupt: OnInterrupt = "retry",
-        params: SubflowParams = None,
-        name: str | None = None,
-        description: str | None = None,
-        replace: bool = False,
-    ) -> AsyncFlow:
-        """Declare a task that is a whole flow, with a run of its own in this flow's store.
-
-        Args:
-            subflow_id: the id of the task.
-            child_flow: the nested flow.
-            dependencies: ids of tasks, or the decorated functions themselves.
-            max_retries: how often what failed inside is tried again as a whole.
-            retry_delay: seconds (or a timedelta) before each of these.
-            max_interruptions: as for a task, of the function that makes the params. While the child runs, the tasks in it have
-                theirs.
-            on_interrupt: likewise.
-            params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
-                function that makes one from the parent's context.
-            name: what people call it.
-            description: what it does.
-            replace: take the place of a task of the same id.
-
-        Returns:
-            The flow itself, so that calls chain.
-
-        Raises:
-            NestedFlowError: the nested flow contains this one.
-            DefinitionError: another of its kinds says what is wrong; the flow stays as it was.
-        """
-        if not isinstance(child_flow, AsyncFlow):
-            raise InvalidOptionError("child_flow", child_flow, "an AsyncFlow", subflow_id)
-        self._definition.add_subflow(
-            subflow_id,
-            child_flow._definition,
-            depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
-            params=params,
-            name=name,
-            description=description,
-            replace_task=replace,
-        )
-        return self
-
-    def has_task(self, task_id: str) -> bool:
-        """Whether the flow has a task, or subflow, of that id."""
-        return isinstance(task_id, str) and task_id in self._definition.tasks
-
-    def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
-        """Give a task another number of retries and delay; they hold from the next failure on.
-
-        Raises:
-            UnknownTaskError: the flow has no such task.
-            InvalidOptionError: the policy makes no sense.
-        """
-        known = self._definition.get(task_id).retry
-        policy = retry_policy(max_retries, retry_delay, task_id, known.max_interruptions, known.on_interrupt)
-        self._definition.set_retry(task_id, policy)
-
-    def validate(self) -> None:
-        """Check the graph of this flow and of all flows nested in it, as `init_run` does.
-
-        Raises:
-            UnknownDependencyError, CycleError: what is wrong with it.
-        """
-        self._definition.validate()
 
     # --- running ---
 

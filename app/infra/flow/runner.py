@@ -7,9 +7,7 @@ attempts that it starts. No asyncio task waits for another, so a tree may be as 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import heapq
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field, replace
@@ -24,6 +22,7 @@ from .definitions import TaskDefinition, TaskFunction
 from .errors import FlowError, shortened
 from .event_manager import EventManager
 from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
+from .inbox import Inbox
 from .late_dataclass import dataclass
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
@@ -37,55 +36,6 @@ MOST_STARTS = 100
 
 GRACE = 5.0
 """Seconds that cancelled coroutines get to clean up, before a cancelled run goes on without them."""
-
-
-class Inbox:
-    """Where outcomes arrive, from the loop's thread or any other. A burst of them makes one turn.
-
-    Args:
-        turn: called by the event loop once something has arrived.
-    """
-
-    def __init__(self, turn: Callable[[], None]) -> None:
-        self._turn = turn
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        # A turn sees the context variables of whoever drives the run, not those of the task that happened to end.
-        self._variables = contextvars.copy_context()
-        self._outcomes: deque[Outcome] = deque()
-        self._called = False
-        """Whether a turn is on its way."""
-
-    def deliver(self, outcome: Outcome) -> None:
-        """Take an outcome, from any thread."""
-        self._outcomes.append(outcome)
-        if self._called:  # asked after the outcome is there: the turn that was called for finds it
-            return
-        try:
-            if threading.get_ident() == self._thread:
-                self.wake()
-            else:
-                self._called = True
-                self._loop.call_soon_threadsafe(self._run, context=self._variables)
-        except RuntimeError:
-            # The loop is closed: a thread came back, or a coroutine was thrown away, after its run had been given up. Nobody
-            # waits for its result, and the store says SCHEDULED, so it will be made again.
-            self._outcomes.clear()
-
-    def wake(self) -> None:
-        """Have a turn made, from the loop's thread: not now, but as soon as the loop gets to it."""
-        if not self._called:
-            self._called = True
-            self._loop.call_soon(self._run, context=self._variables)
-
-    def _run(self) -> None:
-        self._called = False
-        self._turn()
-
-    def take(self) -> Iterable[Outcome]:
-        """The outcomes that have arrived, each once."""
-        for _ in range(len(self._outcomes)):
-            yield self._outcomes.popleft()
 
 
 @dataclass(slots=True, eq=False)

@@ -25,7 +25,8 @@ import pytest
 from .. import AsyncFlow, Changes, Context, CycleError, ExecutionState, JsonStore, MemoryStore, SQLiteStore, Store, json_reader
 from ..executors import Call, Outcome
 from ..graph import Graph
-from ..runner import MOST_STARTS, Inbox
+from ..inbox import Inbox
+from ..runner import MOST_STARTS
 from ..session import Session
 from .conftest import STORE_KINDS, FakeClock, flaky, states_of
 from .counting import (

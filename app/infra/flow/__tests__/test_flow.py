@@ -22,7 +22,7 @@ from .. import (
 )
 from ..executors import CoroutineExecutor, ThreadExecutor
 from ..flow import _DRIVES
-from ..runner import Inbox
+from ..inbox import Inbox
 from .conftest import fails, returns, run
 
 
