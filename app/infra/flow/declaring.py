@@ -12,11 +12,13 @@ from typing import Any, TypeVar, overload
 from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, function_name
 from .errors import InvalidOptionError, TaskFunctionError
 from .models import TaskType
-from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy
+from .task_options import ExecutorChoice, task_options
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
 RetryDelay = float | timedelta | None
+Seconds = float | timedelta | None
 
 
 class Declared:
@@ -52,6 +54,13 @@ class Declared:
         retry_delay: RetryDelay = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -67,6 +76,13 @@ class Declared:
         retry_delay: RetryDelay = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -88,6 +104,13 @@ class Declared:
                 retry_delay=retry_delay,
                 max_interruptions=max_interruptions,
                 on_interrupt=on_interrupt,
+                retry=retry,
+                timeout=timeout,
+                heartbeat_timeout=heartbeat_timeout,
+                executor=executor,
+                pool=pool,
+                pool_weight=pool_weight,
+                priority=priority,
                 name=name,
                 description=description,
                 replace=replace,
@@ -105,6 +128,7 @@ class Declared:
         retry_delay: RetryDelay = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
         params: SubflowParams = None,
         name: str | None = None,
         description: str | None = None,
@@ -127,7 +151,7 @@ class Declared:
                 subflow_id,
                 child._definition,
                 depends_on=depends_on,
-                retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
+                retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt, retry),
                 params=params,
                 name=name,
                 description=description,
@@ -149,6 +173,13 @@ class Declared:
         retry_delay: RetryDelay = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
@@ -167,6 +198,17 @@ class Declared:
                 running again when the run is continued. All that ran when it died count it: which one killed it nobody knows.
             on_interrupt: "retry", or "fail" for a task that must not run twice unless a person says so: an attempt that is cut
                 off, by the death of the process or by a cancellation, then fails the task at once, whatever its `max_retries`.
+            retry: a `RetryPolicy`, in place of the four arguments above.
+            timeout: seconds (or a timedelta) that one attempt may take; then it fails with `TaskTimeoutError`. A coroutine is
+                cancelled and a worker process killed. A thread cannot be ended: it is left to itself, and its late result is
+                thrown away; use `executor="process"` for functions that may hang.
+            heartbeat_timeout: seconds that an attempt may go without a call of `ctx.heartbeat()`; then it fails likewise.
+            executor: where the function runs: "thread" (unless the flow says otherwise), "inline" (on the event loop: for what
+                takes microseconds), "process" (a worker process that can be killed), a name from `AsyncFlow(..., executors=)`,
+                or any `concurrent.futures.Executor`. To run in another process, it must stand at the top level of a module.
+            pool: one of `AsyncFlow(..., pools=)`: an attempt starts when the pool has room.
+            pool_weight: how many of the pool's slots it takes.
+            priority: of the tasks that are ready, those with the highest number start first.
             name: what people call it.
             description: what it does; the function's docstring if left out.
             replace: take the place of a task of the same id, as when a notebook cell runs again.
@@ -181,7 +223,8 @@ class Declared:
             task_id,
             task_function,
             depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, task_id, max_interruptions, on_interrupt),
+            retry=retry_policy(max_retries, retry_delay, task_id, max_interruptions, on_interrupt, retry),
+            options=task_options(task_id, timeout, heartbeat_timeout, executor, pool, pool_weight, priority),
             task_type=task_type,
             name=name,
             description=description,
@@ -199,6 +242,7 @@ class Declared:
         retry_delay: RetryDelay = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
         params: SubflowParams = None,
         name: str | None = None,
         description: str | None = None,
@@ -215,6 +259,7 @@ class Declared:
             max_interruptions: as for a task, of the function that makes the params. While the child runs, the tasks in it have
                 theirs.
             on_interrupt: likewise.
+            retry: a `RetryPolicy`, in place of the four arguments above.
             params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
                 function that makes one from the parent's context.
             name: what people call it.
@@ -234,7 +279,7 @@ class Declared:
             subflow_id,
             child_flow._definition,
             depends_on=dependencies,
-            retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt),
+            retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt, retry),
             params=params,
             name=name,
             description=description,
@@ -263,4 +308,7 @@ class Declared:
         Raises:
             UnknownDependencyError, CycleError: what is wrong with it.
         """
-        self._definition.validate()
+        if self._definition.validate():
+            from .places import check_places  # late: most flows leave it to the engine where their tasks run
+
+            check_places(self._definition)

@@ -34,6 +34,7 @@ from .late_dataclass import dataclass
 from .models import TaskType
 from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy
+from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
 
 TaskFunction = Callable[[Context], Any]
 """A function or coroutine function that takes the task's context and returns the task's output."""
@@ -83,6 +84,7 @@ class TaskDefinition:
     """A subflow's own params, or a function of the parent's context that makes them."""
     depends_on: tuple[str, ...] = ()
     retry: RetryPolicy = NO_RETRY
+    options: TaskOptions = DEFAULT
     name: str | None = None
     description: str | None = None
 
@@ -100,6 +102,12 @@ class FlowDefinition:
     tasks: dict[str, TaskDefinition] = field(default_factory=dict)
     redact: Redact | None = None
     """Takes the secrets out of texts that are kept; it holds for the flows nested in this one too."""
+    executor: ExecutorChoice = None
+    """Where functions run that do not say so themselves; None is "thread"."""
+    executors: Mapping[str, SubmitsWork] = field(default_factory=dict[str, SubmitsWork])
+    """Executors by name, for the tasks of this flow and of those nested in it."""
+    says_where: bool = False
+    """Whether it, or one of its tasks, says where or how attempts are to run: then that is to be looked at before a run."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
     _snapped: bool = False
@@ -119,6 +127,7 @@ class FlowDefinition:
         *,
         depends_on: Dependencies = None,
         retry: RetryPolicy = NO_RETRY,
+        options: TaskOptions = DEFAULT,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -137,6 +146,7 @@ class FlowDefinition:
                 is_async,
                 depends_on=self._resolve(task_id, depends_on),
                 retry=retry,
+                options=options,
                 name=name,
                 description=description,
             ),
@@ -192,6 +202,7 @@ class FlowDefinition:
                 if definition.task_id in task_ids:
                     task_ids.remove(definition.task_id)
         self._changeable()[definition.task_id] = definition
+        self.says_where = self.says_where or definition.options is not DEFAULT
         self._graph = None
 
     def _resolve(self, task_id: str, depends_on: Dependencies) -> tuple[str, ...]:
@@ -232,6 +243,7 @@ class FlowDefinition:
     def copy_from(self, other: FlowDefinition) -> None:
         """Take over all tasks of another definition, which stays independent of this one."""
         self._changeable().update(other.tasks)
+        self.executor, self.executors, self.says_where = other.executor, other.executors, other.says_where
         self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
         self._graph = None
 
@@ -281,9 +293,10 @@ class FlowDefinition:
             self._graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
         return self._graph
 
-    def validate(self) -> None:
-        """Check the graphs of this flow and of all flows nested in it."""
+    def validate(self) -> bool:
+        """Check the graphs of this flow and of all flows nested in it; whether one of them says where its tasks run."""
         seen: set[int] = set()
+        says_where = False
         waiting: list[FlowDefinition] = [self]
         while waiting:
             flow = waiting.pop()
@@ -291,7 +304,9 @@ class FlowDefinition:
                 continue
             seen.add(id(flow))
             flow.graph()
+            says_where = says_where or flow.says_where
             waiting.extend(task.child for task in flow.tasks.values() if task.child is not None)
+        return says_where
 
     # --- comparing with what a run was made with ---
 
@@ -352,6 +367,28 @@ def nested_flows(graph_text: str) -> dict[str, str]:
 
 def _comparable(row: Sequence[Any]) -> list[Any]:
     return sorted(row, key=str)
+
+
+def flow_definition(
+    name: str, redact: Redact | None, executor: ExecutorChoice, executors: Mapping[str, SubmitsWork] | None
+) -> FlowDefinition:
+    """An empty definition of a flow, what it says of executors checked.
+
+    Raises:
+        InvalidNameError, InvalidOptionError: what makes no sense.
+    """
+    if executors is None:
+        executors = {}
+    if not isinstance(executors, Mapping) or not all(isinstance(key, str) and key and key not in OWN for key in executors):
+        expected = f"a mapping from names, other than {', '.join(OWN)}, to executors"
+        raise InvalidOptionError("executors", executors, expected)
+    for given in executors.values():
+        if given is None or isinstance(given, str):
+            raise InvalidOptionError("executors", given, "an object with submit(), as a ProcessPoolExecutor")
+        check_executor(given)
+    definition = FlowDefinition(name, redact=redact, executor=check_executor(executor), executors=dict(executors))
+    definition.says_where = executor is not None
+    return definition
 
 
 # --- functions ---

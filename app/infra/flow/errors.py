@@ -163,6 +163,35 @@ class CycleError(DefinitionError):
         )
 
 
+class UnknownExecutorError(DefinitionError):
+    """A task is to run on an executor that its flow does not have."""
+
+    def __init__(self, flow_name: str, task_id: str, executor: str, suggestion: str | None = None) -> None:
+        super().__init__(flow_name, task_id, executor, suggestion)
+        self.flow_name, self.task_id, self.executor, self.suggestion = flow_name, task_id, executor, suggestion
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} of flow {self.flow_name!r} is to run on the executor {self.executor!r}, which is neither "
+            '"thread", "inline" or "process" nor one of '
+            f"AsyncFlow(..., executors={{name: executor}}).{_did_you_mean(self.suggestion)}"
+        )
+
+
+class UnknownPoolError(DefinitionError):
+    """A task is to take slots of a pool that no flow has declared."""
+
+    def __init__(self, flow_name: str, task_id: str, pool: str, suggestion: str | None = None) -> None:
+        super().__init__(flow_name, task_id, pool, suggestion)
+        self.flow_name, self.task_id, self.pool, self.suggestion = flow_name, task_id, pool, suggestion
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} of flow {self.flow_name!r} takes slots of the pool {self.pool!r}, which no flow of this "
+            f"process has; declare it: AsyncFlow(..., pools={{{self.pool!r}: 2}}).{_did_you_mean(self.suggestion)}"
+        )
+
+
 class NestedFlowError(DefinitionError):
     """A flow contains itself as a subflow. `path` holds the subflow ids that lead from the flow back to it."""
 
@@ -223,6 +252,23 @@ class UnknownTaskError(FlowError, KeyError):
 
     def _sentence(self) -> str:
         return f"{self.where} has no task {self.task_id!r}.{_did_you_mean(self.suggestion)}"
+
+
+# --- an attempt ------------------------------------------------------------------------------------------------------
+
+
+class TaskTimeoutError(FlowError, TimeoutError):
+    """An attempt took longer than the task's `timeout=`, or (`silent`) was silent for longer than its `heartbeat_timeout=`."""
+
+    def __init__(self, task_id: str, seconds: float, attempt_number: int, silent: bool = False) -> None:
+        super().__init__(task_id, seconds, attempt_number, silent)
+        self.task_id, self.seconds, self.attempt_number, self.silent = task_id, seconds, attempt_number, silent
+
+    def _sentence(self) -> str:
+        which = f"Attempt {self.attempt_number} of task {self.task_id!r}"
+        if self.silent:
+            return f"{which} gave no sign of life for {self.seconds:g} seconds (heartbeat_timeout=, ctx.heartbeat())."
+        return f"{which} did not end within {self.seconds:g} seconds (timeout=)."
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -419,6 +465,20 @@ class RunFailedError(RunError):
         causes = [f"{task_id}: {cause}" for task_id, cause in self.failures.items()]
         listed = "".join(f"\n  {line}" for line in shortened(causes, "\n").split("\n")) if causes else ""
         return f"Run {self.run_id!r} of flow {self.flow_name!r} {self.state}.{listed}"
+
+
+class RunTimeoutError(RunError, TimeoutError):
+    """A run did not end within the `timeout=` of the call that waited for it. It was stopped, and can be continued."""
+
+    def __init__(self, run_id: str, seconds: float) -> None:
+        super().__init__(run_id, seconds)
+        self.run_id, self.seconds = run_id, seconds
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} did not end within {self.seconds:g} seconds (timeout=). "
+            "It is saved as it stands; the next run_until_complete goes on with it."
+        )
 
 
 class RunningLoopError(RunError, RuntimeError):

@@ -8,20 +8,23 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Coroutine, Mapping
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .cancellation import within
 from .clock import Clock, SystemClock
 from .declaring import Declared
-from .definitions import FlowDefinition, check_name
+from .definitions import check_name, flow_definition
 from .drives import Drives
-from .errors import InvalidOptionError, RunActiveError
+from .errors import InvalidOptionError, RunActiveError, RunTimeoutError
 from .event_manager import EventManager
 from .forks import watch
 from .models import WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
 from .store import Store, outermost
+from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
 if TYPE_CHECKING:
     from .runs import Runs
@@ -59,10 +62,19 @@ class AsyncFlow(Declared):
             (message, traceback, reason), and so do the lines of `ctx.log` and the texts in `get_execution_details`; of nested
             flows, too. It is called from any thread. Where it raises or gives no string, the text becomes "(redaction failed)".
             Params and outputs are stored as they are: the tasks need them.
+        executor: where functions run that do not say so themselves; "thread" if left out. See `add_task_definition`.
+        executors: any `concurrent.futures.Executor`s (of Dask, loky, parsl ...) by the names under which tasks ask for them, here
+            and in nested flows. Whoever brings them shuts them down.
+        pools: how many attempts may use a thing at once, by name: `{"db": 2}`. The pools of a process are shared by name among
+            all its flows and runs; who declares one again gives it another size.
+        max_threads: how many functions run in threads at once, in one drive of a run. Threads are started as needed.
+        max_processes: how many run in worker processes at once; as many as there are processors if left out.
+        grace_period: seconds that attempts which were told to end (by a cancellation or a time-out) get to do so, before the run
+            goes on without them.
 
     Raises:
         InvalidNameError: the name is not usable.
-        InvalidOptionError: what was given as a store is none, or as `redact` no function.
+        InvalidOptionError: an option makes no sense; it says which, and what it must be.
     """
 
     def __init__(
@@ -73,10 +85,21 @@ class AsyncFlow(Declared):
         clock: Clock | None = None,
         make_id: Callable[[], str] | None = None,
         redact: Redact | None = None,
+        executor: ExecutorChoice = None,
+        executors: Mapping[str, SubmitsWork] | None = None,
+        pools: Mapping[str, int] | None = None,
+        max_threads: int = MAX_THREADS,
+        max_processes: int | None = None,
+        grace_period: float | timedelta = GRACE_PERIOD,
     ) -> None:
         if redact is not None and (not callable(redact) or inspect.iscoroutinefunction(redact)):
             raise InvalidOptionError("redact", redact, "a plain function that takes a string and returns one")
-        super().__init__(FlowDefinition(flow_name, redact=redact))
+        self._capacities = capacities(max_threads, max_processes, grace_period)
+        super().__init__(flow_definition(flow_name, redact, executor, executors))
+        if pools is not None:
+            from .pools import declare  # late: few flows have any
+
+            declare(pools)
         self._store: Store = _in_memory() if store is None else _checked(store)
         self._clock: Clock = SystemClock() if clock is None else clock
         self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
@@ -122,15 +145,22 @@ class AsyncFlow(Declared):
             UnstorableValueError: a param cannot be stored; names its key.
             RunExistsError: another flow has a run of that id.
         """
-        self._definition.validate()
+        self.validate()
         return self._runs().make(params, parent_run_id, parent_task_id, run_id)
 
     def _runs(self) -> Runs:
         from .runs import Runs  # late: a program that declares flows, or looks at their runs, may have none to make or drive
 
-        return Runs(self._definition, self._store, self._clock, self._make_id, self._worker, self.events)
+        return Runs(self._definition, self._store, self._clock, self._make_id, self._worker, self.events, self._capacities)
 
-    async def run_until_complete(self, run_id: str, max_concurrency: int = 0, *, adopt_graph: bool = False) -> WorkflowRun:
+    async def run_until_complete(
+        self,
+        run_id: str,
+        max_concurrency: int = 0,
+        *,
+        adopt_graph: bool = False,
+        timeout: float | timedelta | None = None,
+    ) -> WorkflowRun:
         """Drive a run to its end: start it, or continue it from where it stands. A run that has ended is returned as it is.
 
         Failed tasks do not raise; call `raise_for_failure()` on what is returned. Calling it for a run that is being driven
@@ -141,8 +171,10 @@ class AsyncFlow(Declared):
             max_concurrency: how many tasks may run at once, subflows' included; 0 is any number.
             adopt_graph: continue although the graph is not the one that the run was made with: new tasks run, tasks that are gone
                 and had not ended are skipped, what has ended stays.
+            timeout: seconds (or a timedelta) after which the call gives up waiting, as if it had been cancelled.
 
         Raises:
+            RunTimeoutError: the run did not end within `timeout`; it can be continued.
             RunNotFoundError: the store has no such run.
             RunMismatchError: it is a run of another flow.
             RunOwnedError: another process drives it; who, since when, and what to do.
@@ -153,7 +185,19 @@ class AsyncFlow(Declared):
             StoreError: the store failed; the run stands as of the last commit, and can be continued.
         """
         drive = self._driving(run_id, max_concurrency, adopt_graph)
-        return await _DRIVES.run(self._key(run_id), self.flow_name, drive)
+        return await self._within(timeout, run_id, _DRIVES.run(self._key(run_id), self.flow_name, drive))
+
+    async def _within(
+        self, timeout: float | timedelta | None, run_id: str, work: Coroutine[Any, Any, WorkflowRun]
+    ) -> WorkflowRun:
+        try:
+            seconds = span("timeout", timeout)
+        except BaseException:
+            work.close()  # it was not begun, and need not be complained of
+            raise
+        if seconds is None:
+            return await work
+        return await within(seconds, self._clock.sleep, work, RunTimeoutError(run_id, seconds))
 
     def _driving(
         self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None = None
@@ -162,7 +206,7 @@ class AsyncFlow(Declared):
         if type(max_concurrency) is not int or max_concurrency < 0:
             raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
         check_name("run id", run_id)
-        self._definition.validate()
+        self.validate()
         return partial(self._runs().drive, run_id, max_concurrency, adopt_graph, retry)
 
     def run(
@@ -172,6 +216,7 @@ class AsyncFlow(Declared):
         run_id: str | None = None,
         max_concurrency: int = 0,
         adopt_graph: bool = False,
+        timeout: float | timedelta | None = None,
     ) -> WorkflowRun:
         """Make a run and drive it to its end, in one call that blocks: for scripts.
 
@@ -182,6 +227,7 @@ class AsyncFlow(Declared):
             run_id: as for `init_run`; with an id of your own, the call picks up an unfinished run.
             max_concurrency: as for `run_until_complete`.
             adopt_graph: as for `run_until_complete`.
+            timeout: as for `run_until_complete`.
 
         Raises:
             RunningLoopError: an event loop is running already; await `run_until_complete` there.
@@ -191,7 +237,7 @@ class AsyncFlow(Declared):
 
         async def work() -> WorkflowRun:
             made = self.init_run(params, run_id=run_id)
-            return await self.run_until_complete(made, max_concurrency, adopt_graph=adopt_graph)
+            return await self.run_until_complete(made, max_concurrency, adopt_graph=adopt_graph, timeout=timeout)
 
         from .scripts import run_to_end  # late: services and notebooks have a loop of their own
 
@@ -217,7 +263,7 @@ class AsyncFlow(Declared):
         """
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
-        self._definition.validate()
+        self.validate()
         self._runs().set_back(run_id, task_id, reset_downstream, adopt_graph)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
@@ -236,13 +282,15 @@ class AsyncFlow(Declared):
         max_concurrency: int = 0,
         *,
         adopt_graph: bool = False,
+        timeout: float | timedelta | None = None,
     ) -> WorkflowRun:
         """Set a task back, by default with everything downstream, and drive the run on.
 
         The arguments and errors are those of `manual_retry` and `run_until_complete`.
         """
         drive = self._driving(run_id, max_concurrency, adopt_graph, (task_id, reset_downstream))
-        return await _DRIVES.run(self._key(run_id), self.flow_name, drive, alone="retry a task of")
+        work = _DRIVES.run(self._key(run_id), self.flow_name, drive, alone="retry a task of")
+        return await self._within(timeout, run_id, work)
 
     def take_over(self, run_id: str) -> None:
         """Take a run from an owner who lives but does not answer; what that one writes from then on is refused.

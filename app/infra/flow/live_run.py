@@ -13,13 +13,22 @@ from .clock import Clock
 from .codec import ValueCodec, join, split
 from .context import Context
 from .definitions import FlowDefinition, TaskDefinition, nested_flows
-from .errors import InvalidOptionError, NotUpstreamError, RunMismatchError, UnknownTaskError, closest, place_of
+from .errors import (
+    InvalidOptionError,
+    NotUpstreamError,
+    RunMismatchError,
+    UnknownExecutorError,
+    UnknownTaskError,
+    closest,
+    place_of,
+)
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, WorkflowRun
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
+from .task_options import OWN, SubmitsWork
 from .views import TaskTable, workflow_run
 
 
@@ -184,6 +193,31 @@ class LiveRun:
         return self.outputs.text(record) if record.state is ExecutionState.SUCCESS else None
 
     # --- what the engine does with it ---
+
+    def place(self, task: TaskDefinition) -> str | SubmitsWork | None:
+        """Where a task's function runs: None is the event loop, else one of our own executors by name, or one brought along.
+
+        Raises:
+            UnknownExecutorError: neither this flow nor those it is nested in have an executor of that name.
+        """
+        choice = task.options.executor
+        if choice is None:
+            if task.is_async:
+                return None
+            choice = self.definition.executor
+            if choice is None:
+                return "thread"
+        elif task.is_async and choice == "inline":
+            return None
+        if not isinstance(choice, str) or choice in OWN:
+            return choice
+        live: LiveRun | None = self
+        while live is not None:
+            named = live.definition.executors.get(choice)
+            if named is not None:
+                return named
+            live = live.parent[0] if live.parent is not None else None
+        raise UnknownExecutorError(self.definition.name, task.task_id, choice, None)
 
     def apply_params(self, step: Step, changed: Mapping[str, str | None]) -> None:
         """Take over the params that a task changed, key by key, so that tasks side by side do not undo each other's."""

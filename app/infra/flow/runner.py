@@ -7,48 +7,37 @@ attempts that it starts. No asyncio task waits for another, so a tree may be as 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import partial
-from math import inf
 from typing import Any
 
+from .admission import Admission
+from .agenda import Agenda
+from .attempts import Attempts, Due
 from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .definitions import TaskDefinition, TaskFunction
 from .errors import FlowError, shortened
 from .event_manager import EventManager
-from .executors import Call, CoroutineExecutor, Executor, Outcome, ThreadExecutor, failure_of
+from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
-from .late_dataclass import dataclass
+from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType
 from .off_loop import Worker
 from .records import Lease, TaskRecord
 from .store import Store
+from .task_options import Capacities
 
 MOST_STARTS = 100
 """Tasks started in one turn at the most: a turn with so many, committed and begun, holds up the event loop for some 6 ms."""
 
-GRACE = 5.0
-"""Seconds that cancelled coroutines get to clean up, before a cancelled run goes on without them."""
 
-
-@dataclass(slots=True, eq=False)
-class _Lane:
-    """An executor, how much of it is in use, and the tasks that wait for it alone."""
-
-    executor: Executor
-    busy: int = 0
-    parked: deque[TaskRecord] = field(default_factory=deque)
-    capacity: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.capacity = inf if self.executor.capacity is None else self.executor.capacity
+class CancelRequest(Exception):  # noqa: N818 - it is a signal within this room, and no error
+    """Somebody asked that the whole run be cancelled."""
 
 
 class Runner:
@@ -61,6 +50,7 @@ class Runner:
         events: who is told of it.
         clock: the time.
         make_id: makes the ids of subflow runs.
+        capacities: how much of the machine may be used.
         max_concurrency: how many attempts may be under way in the tree; 0 is any number. A subflow's own task holds no slot.
     """
 
@@ -72,6 +62,7 @@ class Runner:
         events: EventManager,
         clock: Clock,
         make_id: Callable[[], str],
+        capacities: Capacities,
         max_concurrency: int = 0,
     ) -> None:
         self._store = store
@@ -89,23 +80,20 @@ class Runner:
         """Whether a turn was called for while `drive` was busy."""
         self._handed: tuple[Step, list[Call]] | None = None
         """A step that was decided in a quick turn, and is yet to be committed, with the attempts to begin after that."""
-        self._loop_lane = _Lane(CoroutineExecutor(self._inbox.deliver))
-        self._thread_lane = _Lane(ThreadExecutor(self._inbox.deliver))
-        self._lanes = (self._loop_lane, self._thread_lane)
+        self._lanes = Lanes(self._inbox.deliver, capacities)
+        self._grace = capacities.grace_period
         self._runs: dict[str, LiveRun] = {}
-        # A record says which run it belongs to: no more than that is kept of a task that waits, for there may be a million.
-        self._ready: deque[TaskRecord] = deque()
-        self._ready_subflows: deque[TaskRecord] = deque()
-        self._delayed: list[tuple[float, int, TaskRecord]] = []
-        self._delays = 0
+        self._admission = Admission(self._runs, self._lanes, self._inbox.wake_from_anywhere)
+        self._agenda: Agenda[Due] = Agenda()
+        """Tasks that wait for their next attempt, and attempts whose time is limited."""
         self._alarm: asyncio.Task[None] | None = None
         self._alarm_due: float | None = None
-        self._under_way: dict[Call, tuple[_Lane, float]] = {}
+        self._attempts = Attempts(self._agenda, capacities.grace_period)
         self._too_full: set[LiveRun] = set()
         """Runs that hold so much output that some should be let go."""
 
     def __repr__(self) -> str:
-        return f"<Runner of {len(self._runs)} runs, {len(self._under_way)} attempts under way, {len(self._ready)} ready>"
+        return f"<Runner of {len(self._runs)} runs, {self._attempts!r}, {self._admission!r}>"
 
     async def drive(self, root: LiveRun, children: Iterable[LiveRun], step: Step) -> None:
         """Drive a run to its end, and give up its lease.
@@ -120,7 +108,8 @@ class Runner:
             StoreError: the store failed; the run stands in it as of the last commit, and can be continued from there.
             OwnershipLostError: somebody else took the run over; nothing more was written.
         """
-        self._root, self._runs = root, {live.run.id: live for live in (root, *children)}
+        self._root = root
+        self._runs.update((live.run.id, live) for live in (root, *children))
         calls: list[Call] = []
         try:
             calls = self._advance(step)
@@ -195,10 +184,10 @@ class Runner:
     def _begin(self, calls: Iterable[Call]) -> None:
         """Begin the attempts whose start was committed."""
         for call in calls:
-            self._under_way[call][0].executor.start(call)
+            self._attempts.start(call)
         if self._too_full:
             self._too_full = {live for live in self._too_full if live.outputs.let_go()}
-        if self._delayed or self._alarm is not None:
+        if self._agenda or self._alarm is not None:
             self._set_alarm()
 
     def _try_commit(self, step: Step) -> bool:
@@ -226,19 +215,20 @@ class Runner:
         """What the outcomes of attempts mean for their tasks."""
         monotonic = self._clock.monotonic()
         begun, ended = None, 0
-        for outcome in outcomes:
-            known = self._under_way.pop(outcome.call, None)
-            if known is None:  # late: its run went on without it
+        for arrived in outcomes:
+            over = self._attempts.end(arrived)
+            if over is None:  # late: its run went on without it
                 continue
-            lane, started = known
-            lane.busy -= 1
+            outcome, started, cancelled = over
             live, record = outcome.call.key
             if (record.started, started) != begun:  # those that began in one turn share one number
                 assert record.started is not None
                 begun = record.started, started
                 # By the monotonic clock: the wall clock may have been set in between.
                 ended = record.started + round((monotonic - started) * 1e6)
-            if outcome.interrupted:
+            if cancelled is not None:
+                live.machine.cancelled(step, record, ended, outcome.logs, cancelled)
+            elif outcome.interrupted:
                 live.machine.interrupted(step, record, ended, outcome.logs)
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
                     step.ready.append(record)
@@ -260,9 +250,9 @@ class Runner:
         calls: list[Call] = []
         now, monotonic = self._clock.now(), self._clock.monotonic()
         for _ in range(MOST_STARTS):
-            if step.ready or step.finished or step.delayed or self._delayed:
+            if step.ready or step.finished or step.delayed or self._agenda:
                 self._absorb(step, now, monotonic)
-            record = self._next()
+            record = self._admission.next(slots=not self._limit or len(self._attempts) < self._limit)
             if record is None:
                 return calls
             live = self._runs[record.run_id]
@@ -286,49 +276,25 @@ class Runner:
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
         for record, delay in step.delayed:
-            self._delays += 1
-            heapq.heappush(self._delayed, (monotonic + delay, self._delays, record))
+            self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
-        while self._delayed and self._delayed[0][0] <= monotonic:
-            self._enqueue(heapq.heappop(self._delayed)[2])
+        for due in self._agenda.take_due(monotonic):
+            if isinstance(due, TaskRecord):
+                self._admission.put(due)
+            else:
+                self._give_up(step, self._attempts.time_is_over(due, monotonic))
         for record in step.ready:
-            self._enqueue(record)
+            self._admission.put(record)
         step.ready.clear()
 
-    def _enqueue(self, record: TaskRecord) -> None:
-        if record.type is TaskType.TASK or (record.child_run_id is None and callable(self._definition(record).params)):
-            self._ready.append(record)
-        else:  # it needs no slot
-            self._ready_subflows.append(record)
-
-    def _next(self) -> TaskRecord | None:
-        """The next task to start: subflows at once, others as slots are free, in the order in which they became ready."""
-        if self._ready_subflows:
-            return self._ready_subflows.popleft()
-        if self._limit and len(self._under_way) >= self._limit:
-            return None
-        for lane in self._lanes:
-            if lane.parked and lane.busy < lane.capacity:
-                return lane.parked.popleft()
-        while self._ready:
-            record = self._ready.popleft()
-            lane = self._lane(self._definition(record))
-            if lane.busy < lane.capacity:
-                return record
-            lane.parked.append(record)
-        return None
-
-    def _definition(self, record: TaskRecord) -> TaskDefinition:
-        return self._runs[record.run_id].tasks[record.task_id]
-
-    def _lane(self, task: TaskDefinition) -> _Lane:
-        return self._loop_lane if task.is_async else self._thread_lane
+    def _give_up(self, step: Step, outcome: Outcome | None) -> None:
+        """Go on without an attempt that was told to end and cannot be waited for, if that is what was found."""
+        if outcome is not None:
+            self._settle(step, (outcome,))
 
     def _call(self, live: LiveRun, record: TaskRecord, task: TaskDefinition, function: TaskFunction, monotonic: float) -> Call:
         call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
-        lane = self._lane(task)
-        lane.busy += 1
-        self._under_way[call] = (lane, monotonic)
+        self._attempts.add(call, self._admission.lane(record, task), monotonic, task.options, self._admission.pool(task))
         return call
 
     # --- subflows ---
@@ -391,7 +357,7 @@ class Runner:
 
     def _set_alarm(self) -> None:
         """Have the loop woken when the first delayed task is due."""
-        due = self._delayed[0][0] if self._delayed else None
+        due = self._agenda.next_due()
         if self._alarm is not None and (self._alarm.done() or due != self._alarm_due):
             self._alarm.cancel()
             self._alarm = None
@@ -411,7 +377,7 @@ class Runner:
         """
         step = Step()
         for call in withdrawn:
-            del self._under_way[call]
+            self._attempts.end(Outcome(call))
             live, record = call.key
             live.machine.withdraw(step, record, self._clock.now())
         # A loop that shuts down cancels the attempts beside us, so they may have said so before we were asked.
@@ -438,13 +404,13 @@ class Runner:
             lane.executor.cancel()
         for lane in self._lanes:
             try:
-                await lane.executor.wait(GRACE)
+                await lane.executor.wait(self._grace)
             except asyncio.CancelledError:
                 return  # asked a second time: go on without the stragglers
 
     def _close(self) -> None:
-        self._under_way.clear()
+        self._attempts.forget()
+        self._admission.close()
         if self._alarm is not None:
             self._alarm.cancel()
-        for lane in self._lanes:
-            lane.executor.close()
+        self._lanes.close()

@@ -21,6 +21,7 @@ from .run_tree import RunTree
 from .runner import Runner
 from .session import Session, claimed
 from .store import Store
+from .task_options import Capacities
 
 
 class Runs:
@@ -33,6 +34,7 @@ class Runs:
         make_id: makes the ids of runs.
         worker: where calls of the store that may block are made.
         events: who is told.
+        capacities: how much of the machine a drive may use.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Runs:
         make_id: Callable[[], str],
         worker: Worker,
         events: EventManager,
+        capacities: Capacities,
     ) -> None:
         self._definition = definition
         self._store = store
@@ -50,6 +53,7 @@ class Runs:
         self._make_id = make_id
         self._worker = worker
         self._events = events
+        self._capacities = capacities
 
     def __repr__(self) -> str:
         return f"<Runs of {self._definition.name!r} in {self._store!r}>"
@@ -92,7 +96,9 @@ class Runs:
             if finished is not None:
                 return finished
             assert session.lease is not None
-            runner = Runner(self._store, session.lease, worker, self._events, self._clock, self._make_id, max_concurrency)
+            runner = Runner(
+                self._store, session.lease, worker, self._events, self._clock, self._make_id, self._capacities, max_concurrency
+            )
             await runner.drive(session.root, session.children, session.step)
             return await worker.do(session.result)
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from .. import runner
+from .. import lanes
 from ..executors import Call, Deliver, ThreadExecutor
 from ..off_loop import Worker
 from .conftest import FakeClock
@@ -104,7 +104,7 @@ class TurnWorker(Worker):
 class TurnThreads:
     """Runs functions in later turns of the loop, as if in threads: they begin late, take their time, and cannot be stopped."""
 
-    def __init__(self, rng: Random, deliver: Deliver) -> None:
+    def __init__(self, rng: Random, deliver: Deliver, max_threads: int = 64) -> None:
         self.capacity = rng.choice([64, 64, 1, 2])
         self._rng = rng
         self._deliver = deliver
@@ -118,8 +118,12 @@ class TurnThreads:
 
         loop.call_later(rng.choice([0.0, 0.0, 0.01, 0.3]), work)
 
-    def cancel(self) -> None:
+    def stop(self, call: Call) -> bool:
         """A thread cannot be made to end."""
+        return False
+
+    def cancel(self) -> None:
+        """Nor can all of them."""
 
     async def wait(self, seconds: float) -> None:
         """So there is nothing to wait for."""
@@ -131,7 +135,7 @@ class TurnThreads:
 @contextmanager
 def turns_for_threads(rng: Random) -> Iterator[None]:
     """Have the engine use turns of the loop where it would use threads."""
-    module: Any = runner
+    module: Any = lanes
     threads = module.ThreadExecutor
     module.ThreadExecutor = partial(TurnThreads, rng)
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from .. import AsyncFlow, Changes, Context, FlowBuilder, MemoryStore, ParallelError, UnknownTaskError
-from ..executors import MAX_THREADS
+from ..task_options import MAX_THREADS
 from .conftest import Effects, fails, outputs_of, returns, run
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, runner, scripts
+from .. import AsyncFlow, Context, scripts
 from ..scripts import run_to_end
 from .conftest import returns, states_of
 from .processes import Programs, bodies, programs
@@ -101,9 +101,8 @@ def test_the_programs_own_handlers_are_there_again_afterwards() -> None:
 def test_a_task_that_will_not_be_cancelled_does_not_keep_a_script_alive(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runner, "GRACE", 0.05)
     monkeypatch.setattr(scripts, "LAST_CHANCE", 0.05)
-    flow = AsyncFlow("script")
+    flow = AsyncFlow("script", grace_period=0.05)
     released = False
 
     @flow.task

@@ -1,0 +1,142 @@
+"""Which task starts next: the one of the highest priority that finds room on its executor and in its pool.
+
+Knows how much room there is; must not know what an attempt is, or what follows from one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from .definitions import TaskDefinition
+from .lanes import Gate, Lane, Lanes, PoolGate
+from .live_run import LiveRun
+from .models import ExecutionState, TaskType
+from .pools import Pool, find
+from .ready import Ready
+from .records import TaskRecord
+
+_SCHEDULED = ExecutionState.SCHEDULED
+
+
+class Admission:
+    """The tasks of a tree of runs that are ready to start.
+
+    Args:
+        runs: the runs of the tree, by id.
+        lanes: the executors.
+        wake: called, from any thread, when a pool may have room again.
+    """
+
+    def __init__(self, runs: Mapping[str, LiveRun], lanes: Lanes, wake: Callable[[], None]) -> None:
+        self._runs = runs
+        self._lanes = lanes
+        self._wake = wake
+        # A record says which run it belongs to: no more than that is kept of a task that waits, for there may be a million.
+        self._ready: Ready[TaskRecord] = Ready()
+        self._subflows: deque[TaskRecord] = deque()
+        self._pools: dict[str, PoolGate] = {}
+        self._crowded: list[Gate] = []
+        """The gates before which somebody waits."""
+
+    def __repr__(self) -> str:
+        return f"<Admission: {len(self._ready)} ready, {sum(len(gate.parked) for gate in self._crowded)} before a gate>"
+
+    def put(self, record: TaskRecord) -> None:
+        """Take in a task that may start."""
+        task = self._definition(record)
+        if record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
+            self._ready.put(record, task.options.priority)
+        else:  # it needs no slot
+            self._subflows.append(record)
+
+    def next(self, slots: bool) -> TaskRecord | None:
+        """The next task to start, and from now on no more in here: it has its slots of a pool.
+
+        Subflows come first, then the others by priority, then in the order of becoming ready.
+
+        Args:
+            slots: whether there are slots for others than subflows.
+        """
+        while self._subflows:
+            record = self._subflows.popleft()
+            if record.state is _SCHEDULED:  # else it was cancelled while it waited
+                return record
+        while slots:
+            source = self._first()
+            if source is None:
+                return None
+            record = source.take()
+            if record.state is _SCHEDULED and self._may_pass(record, source):
+                return record
+        return None
+
+    def _first(self) -> Ready[TaskRecord] | None:
+        """Where the one stands whose turn it is; None where nobody can start."""
+        best = self._ready.best()
+        source = None if best is None else self._ready
+        if self._crowded:
+            self._crowded = [gate for gate in self._crowded if gate.parked]
+            for gate in self._crowded:
+                first = gate.parked.best()
+                # Those that wait at a gate came earlier than those of the same priority that are only ready now.
+                if first is not None and (best is None or first >= best) and gate.has_room():
+                    best, source = first, gate.parked
+        return source
+
+    def _may_pass(self, record: TaskRecord, source: Ready[TaskRecord]) -> bool:
+        """Whether a task that comes from `source` finds room, and has taken it; if not, it was put where it has to wait."""
+        task = self._definition(record)
+        options = task.options
+        lane = self.lane(record, task)
+        if lane.busy >= lane.capacity:
+            self._park(record, lane, options.priority)
+            return False
+        if options.pool is None:
+            return True
+        gate = self._pool(options.pool)
+        if source is self._ready and (waiting := gate.parked.best()) is not None and waiting >= options.priority:
+            gate.parked.put(record, options.priority)  # others came earlier
+            return False
+        if gate.take(options.pool_weight):
+            return True
+        if source is gate.parked:  # somebody else was quicker
+            source.put_back(record, options.priority)
+        else:
+            self._park(record, gate, options.priority)
+        return False
+
+    def _park(self, record: TaskRecord, gate: Gate, priority: int) -> None:
+        gate.parked.put(record, priority)
+        if gate not in self._crowded:
+            self._crowded.append(gate)
+
+    def _definition(self, record: TaskRecord) -> TaskDefinition:
+        return self._runs[record.run_id].tasks[record.task_id]
+
+    def lane(self, record: TaskRecord, task: TaskDefinition) -> Lane:
+        """The executor that a task runs on."""
+        if task.child is not None:  # the function that makes its params
+            return self._lanes.threads
+        place = self._runs[record.run_id].place(task)
+        return self._lanes.loop if place is None else self._lanes.find(place)
+
+    def pool(self, task: TaskDefinition) -> Pool | None:
+        """The pool that a task takes slots of, if any."""
+        return None if task.options.pool is None else self._pool(task.options.pool).pool
+
+    def _pool(self, name: str) -> PoolGate:
+        gate = self._pools.get(name)
+        if gate is None:
+            pool = find(name)
+            assert pool is not None  # it was checked before the run began
+            gate = self._pools[name] = PoolGate(pool, self._weight, self._wake)
+        return gate
+
+    def _weight(self, record: TaskRecord) -> int:
+        return self._definition(record).options.pool_weight
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for gate in self._pools.values():
+            gate.leave()
