@@ -21,7 +21,7 @@ from .forks import watch
 from .models import TaskType, WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
-from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, retry_policy, with_retries
 from .store import Store, outermost
 
 if TYPE_CHECKING:
@@ -327,8 +327,7 @@ class AsyncFlow:
             InvalidOptionError: the policy makes no sense.
         """
         known = self._definition.get(task_id).retry
-        policy = retry_policy(max_retries, retry_delay, task_id, known.max_interruptions, known.on_interrupt)
-        self._definition.set_retry(task_id, policy)
+        self._definition.set_retry(task_id, with_retries(known, max_retries, retry_delay, task_id))
 
     def validate(self) -> None:
         """Check the graph of this flow and of all flows nested in it, as `init_run` does.
