@@ -24,9 +24,11 @@ if TYPE_CHECKING:
         InvalidNameError,
         InvalidOptionError,
         NestedFlowError,
+        NonRetryableError,
         NotUpstreamError,
         OwnershipLostError,
         ParallelError,
+        RetryAfter,
         RunActiveError,
         RunError,
         RunExistsError,
@@ -113,9 +115,11 @@ __all__ = [
     "LogEntry",
     "MemoryStore",
     "NestedFlowError",
+    "NonRetryableError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
     "RunError",
@@ -171,11 +175,11 @@ _ROOMS = {
     "context": "Context",
     "errors": (
         "AmbiguousDependencyError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
-        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NotUpstreamError OwnershipLostError "
-        "ParallelError RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunningLoopError "
-        "RunNotFoundError RunOwnedError StoreBusyError StoreClosedError StoreDamagedError StoredValueError StoreError "
-        "StoreForkedError StoreFormatError StoreFullError StoreVersionError TaskFunctionError UnknownDependencyError "
-        "UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError"
+        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NonRetryableError NotUpstreamError "
+        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
+        "RunningLoopError RunNotFoundError RunOwnedError StoreBusyError StoreClosedError StoreDamagedError StoredValueError "
+        "StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError TaskFunctionError "
+        "UnknownDependencyError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError"
     ),
     "event_manager": "EventManager",
     "events": (

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, function_name
 from .errors import InvalidOptionError, TaskFunctionError
 from .models import TaskType
-from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries
 from .task_options import ExecutorChoice, task_options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -299,8 +299,7 @@ class Declared:
             InvalidOptionError: the policy makes no sense.
         """
         known = self._definition.get(task_id).retry
-        policy = retry_policy(max_retries, retry_delay, task_id, known.max_interruptions, known.on_interrupt)
-        self._definition.set_retry(task_id, policy)
+        self._definition.set_retry(task_id, with_retries(known, max_retries, retry_delay, task_id))
 
     def validate(self) -> None:
         """Check the graph of this flow and of all flows nested in it, as `init_run` does.

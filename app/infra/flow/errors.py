@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 
+MAX_DELAY = 10 * 365 * 24 * 3600.0
+"""Seconds; a delay beyond ten years is a mistake, and would overflow dates further down."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -507,6 +510,58 @@ class NotUpstreamError(RunError):
             f"Task {self.task_id!r} cannot pull {self.wanted!r}, which is not upstream of it. "
             f"Add {self.wanted!r} to its depends_on."
         )
+
+
+# --- raised by tasks -------------------------------------------------------------------------------------------------
+
+
+class RetryAfter(FlowError):  # noqa: N818 - what a task says with it is no error, but when
+    """Raised by a task that knows when it is worth another attempt: the retry policy's delay does not count for that one.
+
+    It is a failed attempt and uses up one of `max_retries`; with none left, the task fails. Neither `jitter` nor `max_delay`
+    changes the wait, and `retry_on` need not name it. A server that is overloaded says so:
+
+        if response.status == 503:
+            raise RetryAfter(int(response.headers["Retry-After"]), "the server is overloaded")
+
+    Args:
+        seconds: from the end of this attempt to the start of the next; a number, or a timedelta. Kept as a float.
+        message: why.
+
+    Raises:
+        InvalidOptionError: `seconds` is no span of time from 0 seconds to ten years.
+    """
+
+    def __init__(self, seconds: float | timedelta, message: str = "") -> None:
+        number = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        # NaN compares with nothing, so it is refused too.
+        if not isinstance(number, (int, float)) or isinstance(number, bool) or not 0 <= number <= MAX_DELAY:
+            expected = "a number of seconds or a timedelta, from 0 seconds to ten years"
+            raise InvalidOptionError("seconds", seconds, expected)
+        super().__init__(float(number), message)
+        self.seconds, self.message = float(number), message
+
+    def _sentence(self) -> str:
+        when = f"to be tried again after {self.seconds:g} s"
+        return f"{self.message} ({when})" if self.message else when
+
+
+class NonRetryableError(FlowError):
+    """Raised by a task that no further attempt can help: it fails at once, however many retries are left.
+
+    Only the class that is raised counts: `raise NonRetryableError("no such account") from error` is final, whatever `error` is,
+    and another exception raised from this one is not. A manual retry runs the task again all the same.
+
+    Args:
+        message: why.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def _sentence(self) -> str:
+        return f"{self.message}" if self.message else "another attempt cannot help"
 
 
 # --- stores ----------------------------------------------------------------------------------------------------------

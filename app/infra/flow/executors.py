@@ -17,8 +17,9 @@ from typing import Any, Protocol
 from .cancellation import cancel_once
 from .codec import clean
 from .context import Context
+from .errors import MAX_DELAY, RetryAfter
 from .late_dataclass import dataclass
-from .models import Failure
+from .models import Failure, kinds_of
 
 _ENGINE = Path(__file__).parent
 
@@ -98,7 +99,19 @@ def failure_of(error: BaseException) -> Failure:
         text = "".join(told.format())
     except BaseException as problem:
         text = f"{type_name}: {message}\n(its traceback could not be made: {type(problem).__name__})\n"
-    return Failure(clean(type_name), clean(message), clean(text))
+    kinds = tuple([clean(name) for name in kinds_of(kind)])
+    return Failure(clean(type_name), clean(message), clean(text), kinds, _retry_after(error))
+
+
+def _retry_after(error: BaseException) -> float | None:
+    """The seconds after which a failed attempt asks for another, whatever a class derived from RetryAfter made of them."""
+    if not issubclass(type(error), RetryAfter):  # not isinstance, which asks the exception
+        return None
+    try:
+        seconds = error.seconds  # type: ignore[attr-defined]
+        return float(seconds) if type(seconds) in (int, float) and 0 <= seconds <= MAX_DELAY else None
+    except BaseException:  # it was never set, or is made by a property that raises
+        return None
 
 
 def _returned(call: Call, value: Any) -> Outcome:

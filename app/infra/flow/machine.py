@@ -7,6 +7,7 @@ events, then acts on what became ready.
 from __future__ import annotations
 
 from array import array
+from binascii import crc32
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 
@@ -115,6 +116,17 @@ def _whole(failure: Failure) -> Failure:
     return failure
 
 
+def _spread(record: TaskRecord) -> float:
+    """A number from 0 to below 1 that differs among runs, tasks and attempts: what jitter goes by.
+
+    No chance is in it, so that the same decision comes out however often it is made.
+    """
+    drawn = crc32(f"{record.run_id}\0{record.task_id}\0{record.attempts}".encode("utf-8", "surrogatepass"))
+    # Two checksums that lie close together still do so when the same end is put to both texts; their multiples do not. Without
+    # that, tasks that were tried again at the same moment once would be so each time. (Knuth's multiplicative hashing.)
+    return (drawn * 2654435761 & 0xFFFFFFFF) / 0x100000000
+
+
 class RunMachine:
     """The bookkeeping of one run: in-degree counters over its graph, and the legal moves of its records.
 
@@ -200,9 +212,9 @@ class RunMachine:
             self._tell_downstream(step, record, now)
         elif verdict is Verdict.RUN:
             if record.due is not None and record.due > now:
-                # A wall clock that was set back must not stretch the wait beyond the task's own delay.
-                delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)
-                step.delayed.append((record, delay))
+                # A wall clock that was set back must not stretch the wait beyond what was decided when the attempt ended.
+                ended = now if record.ended is None else record.ended
+                step.delayed.append((record, min(record.due - now, record.due - ended) / 1e6))
             else:
                 step.ready.append(record)
 
@@ -268,7 +280,7 @@ class RunMachine:
 
     def failed(self, step: Step, record: TaskRecord, failure: Failure, logs: str | None, now: int) -> None:
         """The running attempt failed: another one is scheduled, or the task has failed and what is downstream is skipped."""
-        delay = next_delay(self._policies[record.task_id], record.failures)
+        delay = next_delay(self._policies[record.task_id], record.failures, failure, _spread(record))
         failure = self._kept(failure)
         self._end_attempt(step, record, FAILED if delay is None else SCHEDULED)
         record.ended, record.logs = now, logs

@@ -69,6 +69,26 @@ class AttemptResult(_StringEnum):
     """Its process died, or its run was cancelled, before it ended. Uses up no retry, but see `max_interruptions`."""
 
 
+def kind_name(kind: type) -> str:
+    """How a class is called wherever it is compared by name: `package.module.Class`, `builtins.ValueError`.
+
+    The module that a program was started with is `__main__` in a process started by it too, where Python calls it `__mp_main__`.
+    """
+    # Past whatever its own class makes of these attributes; the module is the only one that may be something else than a text.
+    try:
+        module: object = type.__dict__["__module__"].__get__(kind)
+    except AttributeError:  # it was deleted
+        module = None
+    where = str.__str__(module) if isinstance(module, str) else "?"
+    name = str.__str__(type.__dict__["__qualname__"].__get__(kind))
+    return f"{'__main__' if where == '__mp_main__' else where}.{name}"
+
+
+def kinds_of(kind: type) -> tuple[str, ...]:
+    """The names of an exception's class and of all its bases, in the order in which Python looks through them."""
+    return tuple([kind_name(base) for base in type.__dict__["__mro__"].__get__(kind) if base is not object])
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why an attempt failed, as a value: the exception's type, its message, and the full traceback text."""
@@ -76,6 +96,10 @@ class Failure:
     type_name: str
     message: str
     traceback: str
+    kinds: tuple[str, ...] = ()
+    """The exception's class and all its bases, as `kinds_of` names them: what a retry policy is matched with."""
+    retry_after: float | None = None
+    """In how many seconds it asked to be tried again (`RetryAfter`), where it did."""
 
     @property
     def summary(self) -> str:

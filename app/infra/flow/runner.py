@@ -19,14 +19,14 @@ from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .definitions import TaskDefinition, TaskFunction
-from .errors import FlowError, shortened
+from .errors import FlowError, RunFailedError, shortened
 from .event_manager import EventManager
 from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
-from .models import ExecutionState, Failure, TaskType
+from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
 from .records import Lease, TaskRecord
 from .store import Store
@@ -350,7 +350,8 @@ class Runner:
         else:  # kept, for a retry goes on with it
             causes = [f"{record.task_id}.{path}: {cause}" for path, cause in child.failures(self._runs).items()]
             text = f"The subflow's run {child.run.id!r} of flow {child.run.flow_name!r} {child.run.state}."
-            failure = Failure("SubflowFailed", shortened(causes, "; ", 4), "\n  ".join([text, *causes]) + "\n")
+            text = "\n  ".join([text, *causes]) + "\n"
+            failure = Failure("SubflowFailed", shortened(causes, "; ", 4), text, kinds_of(RunFailedError))
             live.machine.failed(step, record, failure, None, now)
 
     # --- waiting and stopping ---

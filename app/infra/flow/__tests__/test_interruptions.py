@@ -237,7 +237,7 @@ def test_an_option_that_makes_no_sense_is_refused_and_leaves_the_flow_as_it_was(
 def test_another_retry_policy_leaves_the_options_as_they_were() -> None:
     flow = AsyncFlow("flow").add_task_definition("a", returns(1), max_interruptions=7, on_interrupt="fail")
     flow.update_task_retry_policy("a", 3, 2)
-    assert flow.definition.get("a").retry == RetryPolicy(3, 2.0, 7, "fail")
+    assert flow.definition.get("a").retry == RetryPolicy(3, 2.0, max_interruptions=7, on_interrupt="fail")
 
 
 async def test_the_details_of_a_run_show_the_budget_and_what_was_used_of_it(store: Store) -> None:

@@ -472,7 +472,8 @@ def test_a_delay_that_is_over_when_the_run_is_continued_is_not_repeated(late: in
 
 def test_a_wall_clock_that_was_set_back_does_not_stretch_the_wait_beyond_the_delay() -> None:
     given = Given(CHAIN, policy=RetryPolicy(1, 60.0), run_state=RUNNING)
-    given.tasks["a"].due = NOW + 365 * 24 * 3600 * SECOND
+    given.tasks["a"].ended = NOW + 365 * 24 * 3600 * SECOND
+    given.tasks["a"].due = given.tasks["a"].ended + 60 * SECOND
     assert delayed(given.begin()) == {"a": 60.0}
 
 

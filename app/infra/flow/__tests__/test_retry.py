@@ -13,7 +13,11 @@ from .. import (
     AttemptResult,
     Context,
     InvalidOptionError,
+    NonRetryableError,
+    RetryAfter,
+    RetryPolicy,
     RunActiveError,
+    RunFailedError,
     RunNotFoundError,
     Store,
     TaskReset,
@@ -153,6 +157,181 @@ def test_a_policy_that_makes_no_sense_is_refused(flow: AsyncFlow, max_retries: A
     with pytest.raises(InvalidOptionError):
         flow.add_task_definition("only", returns(1), max_retries=max_retries, retry_delay=delay)
     assert not flow.has_task("only")
+
+
+# --- by a policy ---
+
+
+def with_policy(flow: AsyncFlow, **options: Any) -> None:
+    """Give every task of a flow such a policy."""
+    for task_id in list(flow.definition.tasks):
+        flow.definition.set_retry(task_id, RetryPolicy(**options))
+
+
+def raises(*errors: Exception) -> Any:
+    """A task that raises one of these after the other, and then returns "done"."""
+    left = list(errors)
+
+    async def task(ctx: Context) -> str:
+        if left:
+            raise left.pop(0)
+        return "done"
+
+    return task
+
+
+async def test_the_delays_of_a_run_grow_to_their_cap(flow: AsyncFlow, clock: FakeClock) -> None:
+    flow.add_task_definition("only", flaky(5))
+    with_policy(flow, max_retries=5, delay=1, backoff=3, max_delay=timedelta(seconds=20))
+    assert (await run(flow)).state == "success"
+    assert clock.slept == [1, 3, 9, 20, 20]
+
+
+async def test_tasks_that_fail_together_come_back_apart_and_in_the_same_way_each_time() -> None:
+    async def waits_of(run_id: str) -> dict[tuple[str, int], float]:
+        flow = AsyncFlow("flow", clock=FakeClock())
+        for number in range(20):
+            flow.add_task_definition(f"task-{number}", flaky(2))
+        with_policy(flow, max_retries=2, delay=100, jitter=0.5)
+        told = events_of(flow)
+        assert (await flow.run_until_complete(flow.init_run(run_id=run_id))).state == "success"
+        return {(event.task_id, event.attempt_number): event.delay for event in told if isinstance(event, TaskRetryScheduled)}
+
+    first, again, other = await waits_of("one"), await waits_of("one"), await waits_of("other")
+    assert first == again
+    assert len({*first.values(), *other.values()}) == 80
+    assert 50 <= min(first.values()) < 60
+    assert 90 < max(first.values()) <= 100
+
+
+async def test_only_what_the_policy_names_is_tried_again(flow: AsyncFlow) -> None:
+    for task_id, error in (("lost", ConnectionResetError()), ("late", TimeoutError()), ("wrong", ValueError())):
+        flow.add_task_definition(task_id, raises(error))
+    with_policy(flow, max_retries=1, retry_on=OSError, give_up_on="TimeoutError")
+    done = await run(flow)
+    assert states_of(done) == {"lost": "success", "late": "failed", "wrong": "failed"}
+    assert [task.try_number for task in done.tasks.values()] == [1, 0, 0]
+
+
+async def test_a_sync_function_is_matched_like_a_coroutine(flow: AsyncFlow) -> None:
+    def only(ctx: Context) -> None:
+        raise KeyError(ctx.attempt_number)
+
+    flow.add_task_definition("only", only)
+    with_policy(flow, max_retries=3, retry_on=LookupError)
+    assert (await run(flow)).tasks["only"].try_number == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "state"),
+    [
+        ({"retry_on": RunFailedError}, "success"),
+        ({"retry_on": Exception}, "success"),
+        ({"retry_on": ValueError}, "failed"),
+        ({"give_up_on": RunFailedError}, "failed"),
+        ({}, "success"),
+    ],
+)
+async def test_a_subflow_fails_as_its_run_does_whatever_was_raised_inside(
+    flow: AsyncFlow, options: dict[str, Any], state: str
+) -> None:
+    child = AsyncFlow("child").add_task_definition("leaf", raises(ValueError("inside")))
+    flow.add_subflow_definition("sub", child)
+    with_policy(flow, max_retries=1, **options)
+    assert states_of(await run(flow)) == {"sub": state}
+
+
+async def test_a_task_says_itself_when_it_is_tried_again(flow: AsyncFlow, clock: FakeClock) -> None:
+    flow.add_task_definition("only", raises(RetryAfter(30, "overloaded"), ValueError(), RetryAfter(timedelta(minutes=1))))
+    with_policy(flow, max_retries=3, delay=5, max_delay=10, jitter=0)
+    told = events_of(flow)
+    done = await run(flow)
+    assert (done.state, clock.slept) == ("success", [30, 5, 60])
+    first = next(event for event in told if isinstance(event, TaskRetryScheduled))
+    assert (first.delay, "overloaded (to be tried again after 30 s)" in first.reason) == (30.0, True)
+
+
+async def test_a_task_that_asks_for_another_attempt_has_failed_when_none_is_left(flow: AsyncFlow, clock: FakeClock) -> None:
+    flow.add_task_definition("only", raises(RetryAfter(7), RetryAfter(7)), max_retries=1)
+    task = (await run(flow)).tasks["only"]
+    assert (task.state, task.try_number, clock.slept) == ("failed", 1, [7])
+
+
+async def test_what_another_attempt_cannot_help_fails_at_once_and_can_be_retried_by_hand(
+    flow: AsyncFlow, clock: FakeClock
+) -> None:
+    calls: list[int] = []
+
+    @flow.task(max_retries=9, retry_delay=5)
+    async def only(ctx: Context) -> str:
+        calls.append(ctx.attempt_number)
+        if len(calls) > 1:
+            return "done"
+        try:
+            raise ConnectionError
+        except ConnectionError as error:
+            raise NonRetryableError("no such account") from error
+
+    failed = await run(flow)
+    assert (failed.state, calls, clock.slept) == ("failed", [0], [])
+    assert failed.tasks["only"].error is not None
+    assert "ConnectionError" in failed.tasks["only"].error
+    assert outputs_of(await flow.retry(failed.id, "only")) == {"only": "done"}
+
+
+async def stopped_while_waiting(flow: AsyncFlow, clock: FakeClock) -> str:
+    """A run that is stopped as soon as one of its tasks waits for another attempt."""
+    waiting = asyncio.Event()
+    flow.events.subscribe(lambda _: waiting.set(), TaskRetryScheduled)
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    clock.sleep = sleep  # type: ignore[method-assign]
+    run_id = flow.init_run()
+    running = asyncio.create_task(flow.run_until_complete(run_id))
+    await waiting.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    del clock.sleep
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("passed", "slept"),
+    [(0, [100.0]), (30, [70.0]), (200, []), (-1_000_000, [100.0])],
+    ids=["at once", "within the wait", "after it", "by a clock that was set back"],
+)
+async def test_a_restart_keeps_to_the_wait_that_a_task_asked_for(
+    store: Store, clock: FakeClock, passed: float, slept: list[float]
+) -> None:
+    flow = AsyncFlow("flow", store, clock=clock)
+    flow.add_task_definition("only", raises(RetryAfter(100)), max_retries=1, retry_delay=2)
+    run_id = await stopped_while_waiting(flow, clock)
+    assert store.load(run_id).tasks["only"].next_attempt_at == datetime.fromtimestamp(clock.wall / 1e6 + 100, timezone.utc)
+    clock.pass_time(passed)
+    assert (await flow.run_until_complete(run_id)).state == "success"
+    assert clock.slept == slept
+
+
+async def test_a_restart_keeps_to_the_delay_that_a_policy_had_grown_to(store: Store, clock: FakeClock) -> None:
+    flow = AsyncFlow("flow", store, clock=clock)
+    flow.add_task_definition("only", flaky(3))
+    with_policy(flow, max_retries=3, delay=10, backoff=2)
+    told = events_of(flow)
+    run_id = await stopped_while_waiting(flow, clock)
+    clock.pass_time(4)
+    assert (await flow.run_until_complete(run_id)).state == "success"
+    assert clock.slept == [6, 20, 40]
+    assert [event.delay for event in told if isinstance(event, TaskRetryScheduled)] == [10, 20, 40]
+
+
+async def test_new_retries_leave_what_a_policy_says_beside_them(flow: AsyncFlow, clock: FakeClock) -> None:
+    flow.add_task_definition("only", raises(OSError(), OSError(), ValueError()))
+    with_policy(flow, max_retries=1, backoff=2, retry_on=OSError)
+    flow.update_task_retry_policy("only", 9, 3)
+    assert (await run(flow)).tasks["only"].try_number == 2
+    assert clock.slept == [3, 6]
 
 
 # --- by hand ---

@@ -13,6 +13,7 @@ import pytest
 from .. import Changes, ExecutionState, MemoryStore
 from ..drives import Drives
 from ..machine import RunMachine, Step
+from ..models import Failure
 from ..retry_manager import RetryPolicy, next_delay
 from ..runner import Runner
 from .shapes import SHAPES
@@ -130,8 +131,8 @@ def count_interruptions(monkeypatch: pytest.MonkeyPatch) -> None:
     """An interruption uses up a retry."""
     real = next_delay
 
-    def stingy(policy: RetryPolicy, failures: int) -> float | None:
-        return real(policy, failures + 1) if failures > 1 else real(policy, failures)
+    def stingy(policy: RetryPolicy, failures: int, failure: Failure, spread: float) -> float | None:
+        return real(policy, failures + 1 if failures > 1 else failures, failure, spread)
 
     monkeypatch.setattr(f"{RunMachine.__module__}.next_delay", stingy)
 
