@@ -179,14 +179,14 @@ _LOOKOUT = Lookout()
 
 def _state(path: str) -> tuple[int, int, int] | None:
     try:
-        status = os.stat(path, follow_symlinks=False)
+        status = os.lstat(path)
     except (OSError, ValueError):
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _path(prefix: str, run_id: str) -> Path:
-    """The file for a run. Ids of plain lower-case letters stand in it as they are, all others as a digest: none leads elsewhere."""
+    """The file for a run. A plain lower-case id stands in its name as it is, any other as a digest: none leads elsewhere."""
     if _PLAIN.fullmatch(run_id):
         return Path(prefix + run_id)
     from hashlib import sha256  # late: it takes long to load, and ids are seldom like that
@@ -209,8 +209,6 @@ def _read_line(line: str) -> tuple[Ask, bool] | None:
 class Asks:
     """What is asked of the runs of one store.
 
-    Every method but `watch` raises OSError as the system does.
-
     Args:
         prefix: the path that the files' names begin with.
         files: how files are read and written.
@@ -226,7 +224,11 @@ class Asks:
         return f"<Asks {self._prefix!r}>"
 
     def put(self, root_run_id: str, ask: Ask) -> None:
-        """Ask for something; it is on the disk when this returns, and those who watch here have been told."""
+        """Ask for something; it is on the disk when this returns, and those who watch here have been told.
+
+        Raises:
+            OSError: it could not be written.
+        """
         self._add(root_run_id, [ask], heeded=False)
         self._lookout.tell((self._prefix, root_run_id))
 
@@ -279,13 +281,21 @@ class Asks:
             _logger.warning("%s has lines that say nothing; they are passed over", path)
         return list(open_asks)
 
-    def heeded(self, root_run_id: str, asks: Iterable[Ask]) -> None:
-        """Forget these, which were done, and not those that were added meanwhile."""
-        self._add(root_run_id, asks, heeded=True)
+    def forget(self, root_run_id: str, asks: Iterable[Ask] | None = None) -> None:
+        """Forget what was asked of a run: these, which were done, and not what was added meanwhile; or all: it has ended.
 
-    def clear(self, root_run_id: str) -> None:
-        """Forget all that was asked of a run: it has ended."""
-        self._files.unlink(_path(self._prefix, root_run_id))
+        Where that cannot be written, it is logged: a run that has done what was asked need not fail for it.
+        """
+        path = _path(self._prefix, root_run_id)
+        try:
+            if self._files.identity(path) is None:  # nearly always: nothing is written for that
+                return
+            if asks is None:
+                self._files.unlink(path)
+            else:
+                self._add(root_run_id, asks, heeded=True)
+        except OSError as error:
+            _logger.warning("%s cannot be written, so what it asks for may be done once more: %s", path, error)
 
     def watch(self, root_run_id: str, callback: Tell, later: Later | None = None) -> Callable[[], None]:
         """Have somebody told when something is asked of a run: at once if it is in this process, else within some `LOOK`.
