@@ -59,6 +59,7 @@ if TYPE_CHECKING:
         RunFinished,
         RunInterrupted,
         RunStarted,
+        TaskCancelled,
         TaskEvent,
         TaskFailed,
         TaskInterrupted,
@@ -81,7 +82,7 @@ if TYPE_CHECKING:
         TaskType,
         WorkflowRun,
     )
-    from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AmbiguousDependencyError",
+    "Ask",
     "AsyncFlow",
     "Attempt",
     "AttemptRecord",
@@ -146,6 +148,7 @@ __all__ = [
     "StoreVersionError",
     "StoredValueError",
     "SystemClock",
+    "TaskCancelled",
     "TaskEvent",
     "TaskFailed",
     "TaskFunctionError",
@@ -183,14 +186,14 @@ _ROOMS = {
     ),
     "event_manager": "EventManager",
     "events": (
-        "Event RunFinished RunInterrupted RunStarted TaskEvent TaskFailed TaskInterrupted TaskReset TaskRetryScheduled "
-        "TaskSkipped TaskStarted TaskSucceeded"
+        "Event RunFinished RunInterrupted RunStarted TaskCancelled TaskEvent TaskFailed TaskInterrupted TaskReset "
+        "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
-    "records": "AttemptRecord Changes Lease RunRecord TaskRecord",
+    "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",

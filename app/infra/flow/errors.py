@@ -458,7 +458,7 @@ class IllegalTransitionError(RunError):
 
 
 class RunFailedError(RunError):
-    """Raised by `run.raise_for_failure()`. `failures` maps each failed task to its cause, in one line."""
+    """Raised by `run.raise_for_failure()`. `failures` maps each task that failed or was cancelled to its cause, in one line."""
 
     def __init__(self, run_id: str, flow_name: str, state: str, failures: Mapping[str, str]) -> None:
         super().__init__(run_id, flow_name, state, dict(failures))

@@ -100,6 +100,14 @@ class TaskSkipped(TaskEvent):
     """Why not, in one line."""
 
 
+@dataclass(frozen=True, slots=True)
+class TaskCancelled(TaskEvent):
+    """A task was cancelled, while it ran or before, by itself or with its whole run."""
+
+    reason: str
+    """Which of the two, in one line."""
+
+
 class TaskReset(TaskEvent):
     """A task was set back by a manual retry."""
 

@@ -277,7 +277,7 @@ class Reader:
             if file_stem(run_id) not in there:
                 yield f"{self.store}: {problem}, which is not there"
         for name in names:
-            if not name.endswith((FOLDED, JOURNAL, KEPT, *LEFT_BEHIND)) and not name.startswith((".lock", ".owner-")):
+            if not name.endswith((FOLDED, JOURNAL, KEPT, *LEFT_BEHIND)) and not name.startswith((".lock", ".owner-", ".asks-")):
                 yield f"{self.store}: {name} is no file of this store"
 
 

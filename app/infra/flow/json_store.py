@@ -13,11 +13,12 @@ import threading
 import time
 import weakref
 from collections import ChainMap, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .codec import ValueCodec
 from .errors import (
@@ -42,8 +43,11 @@ from .json_ties import ancestors, innermost_first
 from .json_writer import Writer
 from .models import TERMINAL_STATES
 from .owners import Owners
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .store import BaseStore, busy_timeout_of, is_large, lease_of
+
+if TYPE_CHECKING:
+    from .asks import Asks, Later
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.0001, 0.005  # seconds between two looks at the folder's lock
 _logger = logging.getLogger("night_batch.json_store")
@@ -96,6 +100,7 @@ class JsonStore(BaseStore):
         self._folder_lock = FileLock(self._place / ".lock")
         self._owners = Owners(self._place / ".owner-", lease_of(lease))
         self._ownership = Leases(self._owners, self._reader, self._writer)
+        self._asks_beside: Asks | None = None
         self._flusher = Flusher(check_interval(sync_interval), self._flush_in_time)
         self._opened = self._closed = False
         self._ended: dict[str, None] = {}
@@ -373,6 +378,35 @@ class JsonStore(BaseStore):
                     self._ended[run.id] = None
                 self._writer.forget(lease.run_id, self._parents)
                 self._flusher.committed()
+
+    # --- asking ---
+
+    def _files_of_asks(self) -> Asks:
+        made = self._asks_beside
+        if made is None:
+            from .asks import Asks  # late: who only looks at runs, or makes them, asks nothing
+
+            # Whoever names the folder by another way is to be told, too.
+            made = self._asks_beside = Asks(Path(os.path.realpath(self._place)) / ".asks-", self._files)
+        return made
+
+    def ask(self, run_id: str, ask: Ask) -> None:
+        """See `Store.ask`. It is kept in a file of its own in the folder."""
+        self.read_run(run_id)
+        with translated(repr(self)):
+            self._files_of_asks().put(run_id, ask)
+
+    def asked(self, run_id: str) -> list[Ask]:
+        """See `Store.asked`."""
+        return self._files_of_asks().read(run_id)
+
+    def forget_asks(self, run_id: str, asks: Iterable[Ask] | None = None) -> None:
+        """See `Store.forget_asks`."""
+        self._files_of_asks().forget(run_id, asks)
+
+    def watch_asks(self, run_id: str, callback: Callable[[], object], later: Later | None = None) -> Callable[[], None]:
+        """See `Store.watch_asks`."""
+        return self._files_of_asks().watch(run_id, callback, later)
 
     # --- reading ---
 

@@ -238,7 +238,7 @@ class LiveRun:
         return {**self.params, **outputs, **own}
 
     def failures(self, runs: Mapping[str, LiveRun]) -> dict[str, str]:
-        """Why each task failed, by its path from this run; of a subflow, the tasks inside it that did.
+        """Why each task failed or was cancelled, by its path from this run; of a subflow, the tasks inside it that did.
 
         Args:
             runs: the runs of the tree at hand, by id.
@@ -248,10 +248,10 @@ class LiveRun:
         for prefix, live in levels:  # grows while it is walked
             for task_id in live.graph:
                 record = live.machine.tasks[task_id]
-                if record.state is not ExecutionState.FAILED:
+                if record.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
                     continue
                 inside = runs.get(record.child_run_id) if record.child_run_id is not None else None
-                if inside is not None:
+                if inside is not None and record.state is ExecutionState.FAILED:
                     levels.append((f"{prefix}{task_id}.", inside))
                 else:
                     found[prefix + task_id] = record.reason or "no reason was recorded"
@@ -286,9 +286,12 @@ class LiveRun:
     def open_children(self) -> list[TaskRecord]:
         """The subflow tasks whose child run may have to go on.
 
-        Those that have not ended; and inside a subflow those that failed, since a retry of the subflow goes on with them.
+        Those that have not ended; and inside a subflow those that failed or were cancelled, since a retry of the subflow goes on
+        with them.
         """
-        goes_on = {ExecutionState.SCHEDULED, ExecutionState.RUNNING, *([ExecutionState.FAILED] if self.parent else [])}
+        goes_on = {ExecutionState.SCHEDULED, ExecutionState.RUNNING}
+        if self.parent is not None:
+            goes_on |= {ExecutionState.FAILED, ExecutionState.CANCELLED}
         return [
             record
             for record in self.machine.tasks.values()

@@ -35,11 +35,11 @@ class Edge:
 TASK_EDGES: tuple[Edge, ...] = (
     Edge(SCHEDULED, RUNNING, "everything upstream is committed and a slot is free"),
     Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
-    Edge(SCHEDULED, CANCELLED, "the run was cancelled before the task began"),
+    Edge(SCHEDULED, CANCELLED, "it, or the whole run, was cancelled before it began"),
     Edge(RUNNING, SUCCESS, "the attempt returned"),
     Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
     Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
-    Edge(RUNNING, CANCELLED, "the run was cancelled while the task ran"),
+    Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
     Edge(FAILED, SCHEDULED, "manual retry"),
     Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),
@@ -50,8 +50,8 @@ TASK_EDGES: tuple[Edge, ...] = (
 RUN_EDGES: tuple[Edge, ...] = (
     Edge(SCHEDULED, RUNNING, "somebody drives the run"),
     Edge(SCHEDULED, CANCELLED, "the run was cancelled while nobody drove it"),
-    Edge(RUNNING, SUCCESS, "every task ended and none failed"),
-    Edge(RUNNING, FAILED, "every task ended and one at least failed"),
+    Edge(RUNNING, SUCCESS, "every task ended, and none failed or was cancelled"),
+    Edge(RUNNING, FAILED, "every task ended, and one at least failed or was cancelled"),
     Edge(RUNNING, SCHEDULED, "the run was interrupted, and waits to be continued"),
     Edge(RUNNING, CANCELLED, "the run was cancelled"),
     Edge(SUCCESS, SCHEDULED, "manual retry of one of its tasks"),
@@ -60,6 +60,9 @@ RUN_EDGES: tuple[Edge, ...] = (
 )
 """Every legal move of a run."""
 
+BY_ITSELF = "it was cancelled"
+"""Why a task is CANCELLED that somebody meant; `BY_RUN` is why one is that stands in a run or subflow that somebody meant."""
+BY_RUN = "its run was cancelled"
 _GONE = "the flow's graph no longer has it"
 
 _TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
@@ -125,6 +128,31 @@ def _spread(record: TaskRecord) -> float:
     # Two checksums that lie close together still do so when the same end is put to both texts; their multiples do not. Without
     # that, tasks that were tried again at the same moment once would be so each time. (Knuth's multiplicative hashing.)
     return (drawn * 2654435761 & 0xFFFFFFFF) / 0x100000000
+
+
+def _move_task(step: Step, record: TaskRecord, target: ExecutionState) -> None:
+    if (record.state, target) not in _TASK_MOVES:
+        raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
+    record.state = target
+    step.changes.tasks.append(record)
+
+
+def _archive_attempt(step: Step, record: TaskRecord, result: AttemptResult) -> None:
+    step.changes.attempts.append(
+        AttemptRecord(
+            record.run_id,
+            record.task_id,
+            record.position,
+            record.attempts,
+            record.try_number,
+            result,
+            record.started,
+            record.ended,
+            record.error,
+            record.reason,
+            record.logs,
+        )
+    )
 
 
 class RunMachine:
@@ -238,11 +266,27 @@ class RunMachine:
 
     def _finish_if_done(self, step: Step, now: int) -> None:
         if self._open == 0 and self.run.state is RUNNING:
-            failed = any(self.tasks[task_id].state is FAILED for task_id in self.graph)
+            failed = any(self.tasks[task_id].state in (FAILED, CANCELLED) for task_id in self.graph)
             self._move_run(step, FAILED if failed else SUCCESS)
             self.run.ended = now
             step.finished.append(self)
             step.events.append(told.RunFinished(self.run.flow_name, self.run.id, now, self.run.state))
+
+    def cancel(self, step: Step, now: int, reason: str = BY_RUN, logs: Mapping[str, str | None] | None = None) -> None:
+        """Cancel the whole run, begun or not: every task that has not ended, and the run, which has ended by that.
+
+        Args:
+            step: takes the changes.
+            now: the time.
+            reason: why, in one line, as each of these tasks keeps it.
+            logs: what attempts that were under way have logged, by task id, where that is known.
+
+        Raises:
+            IllegalTransitionError: it has ended already.
+        """
+        cancel_run(step, self.run, self.tasks.values(), now, reason, logs)
+        self._open = 0
+        step.finished.append(self)
 
     def interrupt(self, step: Step, now: int) -> None:
         """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED.
@@ -304,6 +348,18 @@ class RunMachine:
         if record.state is FAILED:
             self._ended(step, record, now)
 
+    def cancelled(self, step: Step, record: TaskRecord, now: int, logs: str | None = None, reason: str = BY_ITSELF) -> None:
+        """Somebody cancelled the task, running or waiting; what is downstream of it is skipped, and the run goes on.
+
+        Of a run that has not begun here, what follows is decided when it begins.
+
+        Raises:
+            IllegalTransitionError: the task has ended already.
+        """
+        _cancel_task(step, self.run, record, now, reason, logs)
+        if self._records:
+            self._ended(step, record, now)
+
     def withdraw(self, step: Step, record: TaskRecord, now: int) -> None:
         """The running attempt is not made after all, since the run is being stopped: no harm can have come of it."""
         self._put_back(step, record, now)
@@ -342,6 +398,8 @@ class RunMachine:
     def _skip(self, step: Step, record: TaskRecord, blocker: TaskRecord, now: int) -> None:
         if blocker.state is FAILED:
             why = f"upstream task {blocker.task_id!r} failed"
+        elif blocker.state is CANCELLED:
+            why = f"upstream task {blocker.task_id!r} was cancelled"
         else:
             # A task that was skipped passes on why: the one that failed is what a reader needs, however far up it stands.
             why = blocker.reason or f"upstream task {blocker.task_id!r} did not succeed ({blocker.state})"
@@ -388,13 +446,20 @@ class RunMachine:
             self._move_run(step, SCHEDULED)
             self.run.ended = None
 
-    def reset_failed(self, step: Step, now: int) -> None:
-        """Set back what did not succeed: how a subflow that failed is tried again."""
+    def reset_failed(self, step: Step, now: int, cancelled: bool = True) -> None:
+        """Set back what did not succeed: how a subflow that failed is tried again, each subflow in it with the run it has.
+
+        Args:
+            step: takes the changes.
+            now: the time.
+            cancelled: whether also what was cancelled: so it is by a manual retry, and not by one that nobody asked for.
+        """
+        stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
         self.reset(
             step,
-            [task_id for task_id in self.graph if self.tasks[task_id].state not in (SUCCESS, SCHEDULED)],
+            [task_id for task_id in self.graph if self.tasks[task_id].state not in stay],
             now,
-            keep_child=[task_id for task_id in self.graph if self.tasks[task_id].state is FAILED],
+            keep_child=[task_id for task_id in self.graph if self.tasks[task_id].state in (FAILED, CANCELLED)],
         )
 
     def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:
@@ -419,11 +484,8 @@ class RunMachine:
 
     # --- moving ---
 
-    def _move(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
-        if (record.state, target) not in _TASK_MOVES:
-            raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
-        record.state = target
-        step.changes.tasks.append(record)
+    _move = staticmethod(_move_task)
+    _archive = staticmethod(_archive_attempt)
 
     def _end_attempt(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
         # The table lets finished tasks go back to SCHEDULED, but for a reset: a late outcome must not wake one.
@@ -432,40 +494,49 @@ class RunMachine:
         self._move(step, record, target)
 
     def _move_run(self, step: Step, target: ExecutionState) -> None:
-        source = self.run.state
-        if source is not target:
-            if (source, target) not in _RUN_MOVES:
-                raise IllegalTransitionError(f"Run {self.run.id!r}", source.value, target.value)
+        if self.run.state is not target:
+            _check_run(self.run, target)
             self.run.state = target
         step.changes.runs.append(self.run)
 
-    @staticmethod
-    def _archive(step: Step, record: TaskRecord, result: AttemptResult) -> None:
-        step.changes.attempts.append(
-            AttemptRecord(
-                record.run_id,
-                record.task_id,
-                record.position,
-                record.attempts,
-                record.try_number,
-                result,
-                record.started,
-                record.ended,
-                record.error,
-                record.reason,
-                record.logs,
-            )
-        )
+
+# --- cancelling: by the records alone, so that it takes neither the flow nor an unchanged graph ---
 
 
-def abandon(step: Step, run: RunRecord, tasks: Iterable[TaskRecord], now: int) -> None:
-    """Cancel a run that nobody will go on with: the subflow that it was the inside of begins another one."""
+def _check_run(run: RunRecord, target: ExecutionState) -> None:
+    if (run.state, target) not in _RUN_MOVES:
+        raise IllegalTransitionError(f"Run {run.id!r}", run.state.value, target.value)
+
+
+def cancel_run(
+    step: Step,
+    run: RunRecord,
+    tasks: Iterable[TaskRecord],
+    now: int,
+    reason: str = BY_RUN,
+    logs: Mapping[str, str | None] | None = None,
+) -> None:
+    """Cancel a run that has not ended; see `RunMachine.cancel`."""
+    _check_run(run, CANCELLED)
     for record in tasks:
-        if (record.state, CANCELLED) in _TASK_MOVES:
-            record.state, record.ended, record.due = CANCELLED, now, None
-            record.reason = "its subflow was begun anew"
-            step.changes.tasks.append(record)
-    if (run.state, CANCELLED) in _RUN_MOVES:
-        run.state, run.ended = CANCELLED, now
-        step.changes.runs.append(run)
-        step.events.append(told.RunFinished(run.flow_name, run.id, now, CANCELLED))
+        if record.state not in TERMINAL_STATES:
+            _cancel_task(step, run, record, now, reason, logs.get(record.task_id) if logs else None)
+    run.state, run.ended = CANCELLED, now
+    step.changes.runs.append(run)
+    step.events.append(told.RunFinished(run.flow_name, run.id, now, CANCELLED))
+
+
+def cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str = BY_ITSELF) -> None:
+    """Cancel a task that has not ended, of a run that nobody drives: what follows is decided when somebody does."""
+    _cancel_task(step, run, record, now, reason, None)
+
+
+def _cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str, logs: str | None) -> None:
+    ran = record.state is RUNNING
+    _move_task(step, record, CANCELLED)
+    record.due, record.reason = None, reason
+    record.ended = now
+    if ran:
+        record.logs = logs
+        _archive_attempt(step, record, AttemptResult.CANCELLED)
+    step.events.append(told.TaskCancelled(run.flow_name, run.id, now, record.task_id, record.try_number, reason))

@@ -56,6 +56,7 @@ class MemoryStore(BaseStore):
         """In a forked child: it has a copy of the runs, and owns none of them."""
         self._lock, self._claiming = threading.Lock(), threading.Lock()
         self._leases.clear()
+        self._asks, self._listening = {}, {}
 
     def commit(self, changes: Changes) -> None:
         """See `Store.commit`."""

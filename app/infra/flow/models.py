@@ -66,7 +66,9 @@ class AttemptResult(_StringEnum):
     SUCCESS = "success"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    """Its process died, or its run was cancelled, before it ended. Uses up no retry, but see `max_interruptions`."""
+    """It was cut off, by the death of its process or since the run was stopped. Uses up no retry, but see `max_interruptions`."""
+    CANCELLED = "cancelled"
+    """Somebody cancelled the task, or the whole run."""
 
 
 def kind_name(kind: type) -> str:
@@ -212,16 +214,17 @@ class WorkflowRun:
         return f"<WorkflowRun {self.id!r} of flow {self.flow_name!r}, {self.state}, {len(self.tasks)} tasks>"
 
     def raise_for_failure(self) -> WorkflowRun:
-        """Raise `RunFailedError`, naming each failed task with its cause, if the run failed or was cancelled.
+        """Raise `RunFailedError`, naming each task that failed or was cancelled with its cause, if the run did or was.
+
+        Of a run that was cancelled as a whole, those that were cancelled with it are left out.
 
         Returns the run itself otherwise, so that calls chain.
         """
         if self.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
             return self
+        causes = {ExecutionState.FAILED, *([] if self.state is ExecutionState.CANCELLED else [ExecutionState.CANCELLED])}
         failures = {
-            task_id: task.reason or "no reason was recorded"
-            for task_id, task in self.tasks.items()
-            if task.state is ExecutionState.FAILED
+            task_id: task.reason or "no reason was recorded" for task_id, task in self.tasks.items() if task.state in causes
         }
         raise RunFailedError(self.id, self.flow_name, self.state.value, failures)
 

@@ -100,6 +100,16 @@ class Lease:
     """The fencing token: grows each time the run changes hands, so that a store can refuse who held it before."""
 
 
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What somebody asks of a run that another process, or thread, drives: to cancel it, or one of its tasks."""
+
+    run_id: str
+    """The run; it may be that of a subflow."""
+    task_id: str | None = None
+    """The task in it, by its dotted path; None is the whole run."""
+
+
 @dataclass(slots=True, init=False)
 class Changes:
     """Everything that one step writes, to be committed as one transaction.

@@ -10,7 +10,7 @@ from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
 from .events import Event
 from .live_run import LiveRun
-from .machine import Step, abandon
+from .machine import Step, cancel_run
 from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
@@ -137,7 +137,7 @@ class RunTree:
             if task.child_run_id is not None and self._store.exists(task.child_run_id):
                 run, tasks = self._store.read_run(task.child_run_id), self._store.read_tasks(task.child_run_id)
                 if not ExecutionState.is_terminal(run.state):
-                    abandon(step, run, tasks, self._clock.now())
+                    cancel_run(step, run, tasks, self._clock.now(), "its subflow was begun anew")
                 waiting.extend(tasks)
 
     @staticmethod

@@ -13,13 +13,14 @@ from .clock import Clock
 from .definitions import FlowDefinition, check_name
 from .errors import RunExistsError, RunNotFoundError
 from .event_manager import EventManager
+from .events import Event
 from .live_run import encode_params, new_run
 from .machine import Step
 from .models import WorkflowRun
 from .off_loop import Worker
 from .run_tree import RunTree
 from .runner import Runner
-from .session import Session, claimed
+from .session import Session, claimed, heed_asks
 from .store import Store
 from .task_options import Capacities
 
@@ -110,7 +111,19 @@ class Runs:
 
     def set_back(self, run_id: str, task_id: str, downstream: bool, adopt_graph: bool) -> None:
         """See `AsyncFlow.manual_retry`."""
-        with claimed(self._store, run_id) as lease:
-            tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
-            told = tree.reset(tree.root(run_id), task_id, downstream, release=True)
+        told: list[Event] = []
+        try:
+            with claimed(self._store, run_id) as lease:
+                told += heed_asks(self._store, self._clock, lease)
+                tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
+                told += tree.reset(tree.root(run_id), task_id, downstream, release=True)
+        finally:
+            self._events.emit(told)
+
+    def cancel(self, run_id: str, task_path: str | None) -> bool:
+        """Cancel a run, or a task of it; see `cancelling.cancel`. Whether anything was cancelled, or asked of its owner."""
+        from .cancelling import cancel  # late: few runs are cancelled
+
+        done, told = cancel(self._store, self._clock, self._definition.name, run_id, task_path)
         self._events.emit(told)
+        return done

@@ -39,6 +39,23 @@ def claimed(store: Store, run_id: str) -> Iterator[Lease]:
         store.release(lease)
 
 
+def heed_asks(store: Store, clock: Clock, lease: Lease) -> list[Event]:
+    """Do what was asked of a run whose owner did not live to do it; what is to be told of that."""
+    asked = getattr(store, "asked", None)  # a store of somebody's own may not know of asks
+    if asked is None or not asked(lease.run_id):
+        return []
+    from .cancelling import heed  # late: few runs are cancelled
+
+    return heed(store, clock, lease)
+
+
+def forget_asks(store: Store, run_id: str) -> None:
+    """Forget what was asked of a run that has ended."""
+    forget = getattr(store, "forget_asks", None)
+    if forget is not None:
+        forget(run_id)
+
+
 class Session:
     """A run while it is driven from here.
 
@@ -87,13 +104,14 @@ class Session:
         if self._ended.is_set():
             self.end()
             return None
-        if retry is None and self._has_ended():  # just before we took it
+        self.told = heed_asks(self._store, self._clock, self.lease)
+        if retry is None and self._has_ended():  # just before we took it, or by what was asked
             self.end()
             return self._store.load(self._run_id)
         tree = RunTree(self._store, self._definition, self._clock, self.lease, adopt_graph)
         self.root = tree.root(self._run_id)
         if retry is not None:
-            self.told = tree.reset(self.root, *retry, release=False)
+            self.told += tree.reset(self.root, *retry, release=False)
         self.children = tree.unfinished(self.root)
         self.root.machine.begin(self.step, self._clock.now())
         return None
@@ -104,7 +122,10 @@ class Session:
 
     def result(self) -> WorkflowRun:
         """The run as it was driven, and given up."""
+        whole = self.lease is not None and self.lease.run_id == self._run_id
         self.end()
+        if whole:
+            forget_asks(self._store, self._run_id)
         codec = self._store.codec
         # Each task instance is made when it is looked at: of most runs, few are.
         outputs = self.root.outputs

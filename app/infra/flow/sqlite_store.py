@@ -10,13 +10,13 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .codec import ValueCodec
 from .errors import (
@@ -26,16 +26,20 @@ from .errors import (
     RunOwnedError,
     StoreDamagedError,
 )
+from .file_system import translated
 from .flusher import check_interval
 from .forks import watch
 from .late_dataclass import dataclass
 from .models import TERMINAL_STATES
 from .owners import Owners
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord, copy_of
+from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord, copy_of
 from .sqlite_file import SQLiteFile, WouldWait
 from .sqlite_rows import Known, Rows, Writing, count_of, each_row
 from .store import BaseStore, Choice, busy_timeout_of, is_large, lease_of
 from .witness import Mark
+
+if TYPE_CHECKING:
+    from .asks import Asks, Later
 
 T = TypeVar("T")
 
@@ -103,6 +107,7 @@ class SQLiteStore(BaseStore):
         self._file = SQLiteFile(self.path, repr(self), self._busy_timeout, check_interval(sync_interval), count_of)
         self._rows = Rows(repr(self), lambda: self._file.generation)
         self._owners = Owners(self._beside("-owner-"), lease_of(lease))
+        self._asks_beside: Asks | None = None
         self._held: dict[str, tuple[int, int]] = {}
         """The runs that this store owns, each with its epoch, and as of which count of `SQLiteFile.rivals`."""
         self._known: dict[str, Known] = {}
@@ -374,6 +379,34 @@ class SQLiteStore(BaseStore):
     def _name_of(self, token: str | None) -> str | None:
         owner = self._owners.owner(token) if token is not None else None
         return None if owner is None else str(owner)
+
+    # --- asking ---
+
+    def _files_of_asks(self) -> Asks:
+        made = self._asks_beside
+        if made is None:
+            from .asks import Asks  # late: who only looks at runs, or makes them, asks nothing
+
+            made = self._asks_beside = Asks(self._beside("-asks-"))
+        return made
+
+    def ask(self, run_id: str, ask: Ask) -> None:
+        """See `Store.ask`. It is kept in a file beside the database."""
+        self.read_run(run_id)
+        with translated(repr(self)):
+            self._files_of_asks().put(run_id, ask)
+
+    def asked(self, run_id: str) -> list[Ask]:
+        """See `Store.asked`."""
+        return self._files_of_asks().read(run_id)
+
+    def forget_asks(self, run_id: str, asks: Iterable[Ask] | None = None) -> None:
+        """See `Store.forget_asks`."""
+        self._files_of_asks().forget(run_id, asks)
+
+    def watch_asks(self, run_id: str, callback: Callable[[], object], later: Later | None = None) -> Callable[[], None]:
+        """See `Store.watch_asks`."""
+        return self._files_of_asks().watch(run_id, callback, later)
 
     # --- reading ---
 

@@ -10,20 +10,23 @@ import os
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import islice
 from types import TracebackType
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from .codec import ValueCodec
 from .errors import InvalidOptionError, OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
 from .late_dataclass import dataclass
 from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
 from .options import seconds_of
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from .views import attempts, task_instance, task_record, to_moment, workflow_run
+
+if TYPE_CHECKING:
+    from .asks import Later
 
 AT_ONCE_RECORDS = 512
 AT_ONCE_SIZE = 256 * 1024
@@ -138,6 +141,43 @@ class Store(Protocol):
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """All runs, or those of one parent; newest first, and of runs made in the same microsecond the last committed first."""
+        ...
+
+    def ask(self, run_id: str, ask: Ask) -> None:
+        """Ask something of whoever drives a run: it is kept, a power cut included, until it is forgotten.
+
+        Args:
+            run_id: the outermost run of the tree.
+            ask: what is asked of it, or of one inside it.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        ...
+
+    def asked(self, run_id: str) -> list[Ask]:
+        """What was asked of a run and is not forgotten, in order and each once. Takes no open store, and no time."""
+        ...
+
+    def forget_asks(self, run_id: str, asks: Iterable[Ask] | None = None) -> None:
+        """Forget what was asked: these, and not what was added meanwhile; or all of it, since the run has ended."""
+        ...
+
+    def watch_asks(self, run_id: str, callback: Callable[[], object], later: Later | None = None) -> Callable[[], None]:
+        """Have `callback` called, in any thread, when something is asked of a run.
+
+        At once if it is asked in this process, by any store of the same identity; else within about a second. It may be called
+        though nothing is new.
+
+        Args:
+            run_id: the outermost run.
+            callback: must not take long; what it raises is logged.
+            later: calls a function after so many seconds, as an event loop's `call_later` does. What it takes to learn what
+                other processes ask may be begun that much later: most runs have ended by then.
+
+        Returns:
+            What ends it; with `later`, to be called where that calls its functions.
+        """
         ...
 
     # --- for people ---
@@ -357,6 +397,8 @@ class BaseStore(ABC):
         self._leases: dict[str, Lease] = {}
         self._epoch = 0
         self._claiming = threading.Lock()
+        self._asks: dict[str, dict[Ask, None]] = {}
+        self._listening: dict[str, list[Callable[[], object]]] = {}
 
     @property
     def codec(self) -> ValueCodec:
@@ -409,6 +451,54 @@ class BaseStore(ABC):
         """For a `commit` where leases are kept as by default: give the lease up if they say so; to be called after writing."""
         if changes.release and changes.lease is not None:
             self.release(changes.lease)
+
+    def ask(self, run_id: str, ask: Ask) -> None:
+        """See `Store.ask`. By default asks are kept in memory, as leases are."""
+        from .asks import tell_all  # late: few runs are cancelled
+
+        self.read_run(run_id)
+        with self._claiming:
+            self._asks.setdefault(run_id, {})[ask] = None
+            listening = list(self._listening.get(run_id, ()))
+        tell_all(listening)
+
+    def asked(self, run_id: str) -> list[Ask]:
+        """See `Store.asked`."""
+        with self._claiming:
+            return list(self._asks.get(run_id, ()))
+
+    def forget_asks(self, run_id: str, asks: Iterable[Ask] | None = None) -> None:
+        """See `Store.forget_asks`."""
+        with self._claiming:
+            known = self._asks.pop(run_id, {})
+            if asks is not None:
+                heeded = set(asks)
+                left = {ask: None for ask in known if ask not in heeded}
+                if left:
+                    self._asks[run_id] = left
+
+    def watch_asks(
+        self,
+        run_id: str,
+        callback: Callable[[], object],
+        later: Later | None = None,  # noqa: ARG002
+    ) -> Callable[[], None]:
+        """See `Store.watch_asks`."""
+        with self._claiming:
+            self._listening.setdefault(run_id, []).append(callback)
+            known = run_id in self._asks
+
+        def unwatch() -> None:
+            with self._claiming:
+                listening = self._listening.get(run_id, [])
+                if callback in listening:
+                    listening.remove(callback)
+                if not listening:
+                    self._listening.pop(run_id, None)
+
+        if known:
+            callback()
+        return unwatch
 
     @abstractmethod
     def read_run(self, run_id: str) -> RunRecord:
@@ -580,6 +670,7 @@ class BaseStore(ABC):
                 with self._claimed(tree[0], to_remove=True) as lease:
                     if all(ExecutionState.is_terminal(self.read_run(run_id).state) for run_id in tree):
                         self._remove(tree, lease)
+                        self.forget_asks(tree[0])
                         removed.extend(tree)
             except (RunOwnedError, RunNotFoundError):  # somebody goes on with it just now, or was faster
                 continue

@@ -276,7 +276,7 @@ def test_a_task_skipped_from_two_sides_is_skipped_once() -> None:
 def test_a_task_behind_one_that_was_cancelled_says_so() -> None:
     given = Given(CHAIN, {"a": CANCELLED}, run_state=RUNNING)
     given.begin()
-    assert given.tasks["b"].reason == "upstream task 'a' did not succeed (cancelled)"
+    assert given.tasks["b"].reason == "upstream task 'a' was cancelled"
 
 
 def test_history_that_the_graph_does_not_know_decides_nothing() -> None:
@@ -781,7 +781,7 @@ def test_a_reset_of_a_run_that_waits_already_leaves_the_run_alone() -> None:
     assert given.reset("a").changes.runs == []
 
 
-def test_what_did_not_succeed_is_set_back_together_and_failed_subflows_keep_their_children() -> None:
+def test_what_did_not_succeed_is_set_back_together_and_subflows_that_ran_keep_their_children() -> None:
     given = Given(
         {"ok": (), "bad": (), "behind": ("bad",), "stopped": (), "waiting": ()},
         {"ok": SUCCESS, "bad": FAILED, "behind": SKIPPED, "stopped": CANCELLED},
@@ -793,7 +793,11 @@ def test_what_did_not_succeed_is_set_back_together_and_failed_subflows_keep_thei
     given.machine.reset_failed(step, NOW)
     assert given.states() == {**dict.fromkeys(given.tasks, SCHEDULED), "ok": SUCCESS}
     assert [event.task_id for event in step.events if isinstance(event, TaskReset)] == ["bad", "behind", "stopped"]
-    assert [given.tasks[task_id].child_run_id for task_id in ("bad", "behind", "stopped")] == ["bad-child", None, None]
+    assert [given.tasks[task_id].child_run_id for task_id in ("bad", "behind", "stopped")] == [
+        "bad-child",
+        None,
+        "stopped-child",
+    ]
 
 
 @pytest.mark.parametrize("ending", ["succeeds", "fails"])
