@@ -243,6 +243,42 @@ class AsyncFlow(Declared):
 
         return run_to_end(work, self.flow_name)
 
+    # --- cancelling ---
+
+    def cancel(self, run_id: str) -> bool:
+        """Cancel a run for good: its tasks that have not ended become CANCELLED, and so does the run.
+
+        Whoever drives it, in this process or another, is asked to: its attempts are told to end, and its call returns the
+        cancelled run. That takes a second or so, and the grace period at the most. A run that nobody drives is cancelled at
+        once. It may be called from any thread; it writes to the store, and so may take as long as that.
+
+        Args:
+            run_id: the run; that of a subflow stands for the subflow's task.
+
+        Returns:
+            Whether there was anything to cancel: not so where the run has ended.
+
+        Raises:
+            RunNotFoundError, RunMismatchError: there is no such run of this flow.
+        """
+        return self._runs().cancel(check_name("run id", run_id), None)
+
+    def cancel_task(self, run_id: str, task_id: str) -> bool:
+        """Cancel one task, such as one that hangs, and let the run go on: what is downstream of it is skipped.
+
+        Args:
+            run_id: the run.
+            task_id: the task; `"sub.inner.task"` reaches into subflows. A subflow is cancelled with all that is in it.
+
+        Returns:
+            Whether there was anything to cancel: not so where the task has ended.
+
+        Raises:
+            RunNotFoundError, RunMismatchError: there is no such run of this flow.
+            UnknownTaskError: it has no such task.
+        """
+        return self._runs().cancel(check_name("run id", run_id), task_id)
+
     # --- retrying ---
 
     def manual_retry(self, run_id: str, task_id: str, reset_downstream: bool = False, *, adopt_graph: bool = False) -> None:

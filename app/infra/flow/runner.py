@@ -25,19 +25,15 @@ from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
-from .machine import RunMachine, Step
+from .machine import BY_ITSELF, BY_RUN, RunMachine, Step
 from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
-from .records import Lease, TaskRecord
+from .records import Ask, Lease, TaskRecord
 from .store import Store
 from .task_options import Capacities
 
 MOST_STARTS = 100
 """Tasks started in one turn at the most: a turn with so many, committed and begun, holds up the event loop for some 6 ms."""
-
-
-class CancelRequest(Exception):  # noqa: N818 - it is a signal within this room, and no error
-    """Somebody asked that the whole run be cancelled."""
 
 
 class Runner:
@@ -87,10 +83,16 @@ class Runner:
         self._agenda: Agenda[Due] = Agenda()
         """Tasks that wait for their next attempt, and attempts whose time is limited."""
         self._alarm: asyncio.Task[None] | None = None
-        self._alarm_due: float | None = None
+        self._alarm_due = 0.0
         self._attempts = Attempts(self._agenda, capacities.grace_period)
         self._too_full: set[LiveRun] = set()
         """Runs that hold so much output that some should be let go."""
+        self._asked = False
+        """Whether somebody may have asked something of a run of the tree."""
+        self._cancelling = False
+        """Whether somebody asked that the whole tree be cancelled."""
+        self.heeded: list[Ask] = []
+        """What was asked, and has been done."""
 
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {self._attempts!r}, {self._admission!r}>"
@@ -111,6 +113,7 @@ class Runner:
         self._root = root
         self._runs.update((live.run.id, live) for live in (root, *children))
         calls: list[Call] = []
+        unwatch = self._listen()
         try:
             calls = self._advance(step)
             ended = self._has_ended(step)
@@ -122,6 +125,9 @@ class Runner:
                     return
                 calls = []
                 step, calls, ended = await self._quick_turns()
+                if self._cancelling:
+                    await self._stop(step, calls)
+                    return
         except asyncio.CancelledError:
             if self._handed is not None:
                 step, calls = self._handed
@@ -130,7 +136,7 @@ class Runner:
                 except asyncio.CancelledError:  # asked a second time
                     pass
             if root.run.state is ExecutionState.RUNNING:
-                await self._interrupt(calls)
+                await self._stop(Step(), calls)
             raise
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited or cancelled any more
             self._alarm = None
@@ -139,6 +145,7 @@ class Runner:
             await self._cancel_attempts()
             raise
         finally:
+            unwatch()
             self._close()
 
     async def _quick_turns(self) -> tuple[Step, list[Call], bool]:
@@ -167,8 +174,10 @@ class Runner:
         try:
             step = Step(heard=self._events.has_subscribers)
             self._settle(step, self._inbox.take())
-            calls = self._advance(step)
-            if self._has_ended(step) or not self._try_commit(step):
+            if self._asked:
+                self._heed(step)
+            calls = [] if self._cancelling else self._advance(step)
+            if self._cancelling or self._has_ended(step) or not self._try_commit(step):
                 self._handed = step, calls
                 waiting.set_result(None)
             else:
@@ -334,7 +343,8 @@ class Runner:
             self._finish_subflow(step, child.machine, now)
             return
         if ExecutionState.is_terminal(child.run.state):
-            child.machine.reset_failed(step, now)
+            # What somebody cancelled stays so, but for a manual retry: that begins to count anew.
+            child.machine.reset_failed(step, now, cancelled=record.try_number == 0)
         child.machine.begin(step, now)
 
     def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
@@ -342,6 +352,8 @@ class Runner:
         if child.parent is None:  # the root
             return
         live, record = child.parent
+        if record.state is not ExecutionState.RUNNING:  # it was cancelled, and the child with it
+            return
         if child.run.state is ExecutionState.SUCCESS:
             del self._runs[machine.run.id]
             live.machine.succeeded(step, record, child.result_text(), None, now)
@@ -354,15 +366,95 @@ class Runner:
             failure = Failure("SubflowFailed", shortened(causes, "; ", 4), text, kinds_of(RunFailedError))
             live.machine.failed(step, record, failure, None, now)
 
+    # --- what others ask ---
+
+    def _listen(self) -> Callable[[], None]:
+        """Have us told of what is asked of this tree; what is returned ends that."""
+        watch = getattr(self._store, "watch_asks", None)  # a store of somebody's own may not know of asks
+        if watch is None:
+            return lambda: None
+        unwatch: Callable[[], None] = watch(self._lease.run_id, self._told_of_asks, asyncio.get_running_loop().call_later)
+        return unwatch
+
+    def _told_of_asks(self) -> None:
+        self._asked = True
+        self._inbox.wake_from_anywhere()
+
+    def _heed(self, step: Step) -> None:
+        """Do what was asked of a run of the tree, and not done yet."""
+        self._asked = False
+        for ask in self._store.asked(self._lease.run_id):
+            if ask in self.heeded:
+                continue
+            if ask.task_id is None and ask.run_id in (self._root.run.id, self._lease.run_id):
+                self._cancelling = True
+                return
+            found = self._find(ask)
+            if found is not None:
+                self._cancel_task(step, *found)
+                self.heeded.append(ask)
+
+    def _find(self, ask: Ask) -> tuple[LiveRun, TaskRecord] | None:
+        """The task that is meant, if it is in this tree. A subflow's run stands for the task that it is the inside of."""
+        live = self._runs.get(ask.run_id)
+        if live is None:
+            return None
+        if ask.task_id is None:
+            return live.parent
+        *names, task_id = ask.task_id.split(".")
+        for name in names:
+            record = live.machine.tasks.get(name)
+            inside = self._runs.get(record.child_run_id) if record is not None and record.child_run_id is not None else None
+            if inside is None:
+                return None
+            live = inside
+        record = live.machine.tasks.get(task_id)
+        return None if record is None or task_id not in live.graph else (live, record)
+
+    def _cancel_task(self, step: Step, live: LiveRun, record: TaskRecord) -> None:
+        """Cancel one task; of a subflow, all that is inside it."""
+        now, monotonic = self._clock.now(), self._clock.monotonic()
+        if ExecutionState.is_terminal(record.state):
+            return
+        inside = self._runs.get(record.child_run_id) if record.child_run_id is not None else None
+        if inside is None:
+            for call in self._attempts:
+                if call.key[1] is record:
+                    self._give_up(step, self._attempts.cancel(call, BY_ITSELF, monotonic))
+                    return
+        else:
+            self._cancel_inside(step, inside, now, monotonic)
+        live.machine.cancelled(step, record, now)
+
+    def _cancel_inside(self, step: Step, outermost: LiveRun, now: int, monotonic: float) -> None:
+        """Cancel a subflow's run and all below it, without waiting for attempts that are told to end."""
+        tree = {outermost}
+        for live in self._runs.values():
+            way = [live]
+            while way[-1] not in tree and (parent := way[-1].parent) is not None:
+                way.append(parent[0])
+            if way[-1] in tree:
+                tree.update(way)
+        for call in self._attempts:
+            if call.key[0] in tree:
+                self._attempts.cancel(call, BY_RUN, monotonic)
+                self._attempts.end(Outcome(call))
+        for live in tree:
+            if not ExecutionState.is_terminal(live.run.state):
+                live.machine.cancel(step, now)
+
     # --- waiting and stopping ---
 
     def _set_alarm(self) -> None:
-        """Have the loop woken when the first delayed task is due."""
+        """Have the loop woken when the first entry of the agenda is due."""
         due = self._agenda.next_due()
-        if self._alarm is not None and (self._alarm.done() or due != self._alarm_due):
+        if self._alarm is not None:
+            # One that rings too early is set anew then: nearly all attempts end long before their time is over.
+            if due is not None and self._alarm_due <= due and not self._alarm.done():
+                return
             self._alarm.cancel()
             self._alarm = None
-        if due is not None and self._alarm is None:
+        if due is not None:
             self._alarm_due = due
             self._alarm = asyncio.get_running_loop().create_task(self._wake_at(due), name="night-batch alarm")
 
@@ -370,13 +462,16 @@ class Runner:
         await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
         self._inbox.wake()
 
-    async def _interrupt(self, withdrawn: Iterable[Call]) -> None:
-        """Put the run into a state from which it can be continued: what still ends well counts, the rest goes back.
+    async def _stop(self, step: Step, withdrawn: Iterable[Call]) -> None:
+        """End the drive early: what still ends well counts. The rest goes back, to be continued some time, or is cancelled.
 
         Args:
+            step: what was decided, and is not committed yet.
             withdrawn: attempts whose start was committed, and that have not been begun.
+
+        Raises:
+            asyncio.CancelledError: the caller was cancelled while the run was.
         """
-        step = Step()
         for call in withdrawn:
             self._attempts.end(Outcome(call))
             live, record = call.key
@@ -385,29 +480,40 @@ class Runner:
         self._settle(
             step, [replace(outcome, interrupted=outcome.interrupted or outcome.cancelled) for outcome in self._inbox.take()]
         )
-        await self._cancel_attempts()
-        # Whoever fails now does so because it was told to stop.
-        self._settle(
-            step,
-            [replace(outcome, interrupted=outcome.interrupted or outcome.failure is not None) for outcome in self._inbox.take()],
-        )
+        hurried = await self._cancel_attempts()
+        logs: dict[LiveRun, dict[str, str | None]] = {}
+        for outcome in self._inbox.take():
+            # Whoever fails now does so because it was told to stop.
+            stopped = outcome.interrupted or outcome.failure is not None
+            if self._cancelling and stopped and self._attempts.end(outcome) is not None:
+                live, record = outcome.call.key
+                logs.setdefault(live, {})[record.task_id] = outcome.logs
+            else:
+                self._settle(step, (replace(outcome, interrupted=stopped),))
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
         for live in self._runs.values():
-            live.machine.interrupt(step, now)
+            if not self._cancelling:
+                live.machine.interrupt(step, now)
+            elif not ExecutionState.is_terminal(live.run.state):
+                live.machine.cancel(step, now, logs=logs.get(live))
         step.changes.flush = step.changes.release = True
         if not self._try_commit(step):
             await self._commit(step)
+        if self._cancelling and hurried:
+            raise asyncio.CancelledError
 
-    async def _cancel_attempts(self) -> None:
+    async def _cancel_attempts(self) -> bool:
+        """Ask all attempts to end, and wait for those that can; whether somebody asked not to wait."""
         for lane in self._lanes:
             lane.executor.cancel()
         for lane in self._lanes:
             try:
                 await lane.executor.wait(self._grace)
             except asyncio.CancelledError:
-                return  # asked a second time: go on without the stragglers
+                return True  # asked a second time: go on without the stragglers
+        return False
 
     def _close(self) -> None:
         self._attempts.forget()

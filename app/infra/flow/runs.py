@@ -100,6 +100,7 @@ class Runs:
             runner = Runner(
                 self._store, session.lease, worker, self._events, self._clock, self._make_id, self._capacities, max_concurrency
             )
+            session.heeded = runner.heeded
             await runner.drive(session.root, session.children, session.step)
             return await worker.do(session.result)
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from .clock import Clock
@@ -17,7 +17,7 @@ from .events import Event
 from .live_run import LiveRun
 from .machine import Step
 from .models import ExecutionState, WorkflowRun
-from .records import Lease
+from .records import Ask, Lease
 from .run_tree import RunTree
 from .store import Store, outermost
 from .views import TaskTable, workflow_run
@@ -49,11 +49,11 @@ def heed_asks(store: Store, clock: Clock, lease: Lease) -> list[Event]:
     return heed(store, clock, lease)
 
 
-def forget_asks(store: Store, run_id: str) -> None:
-    """Forget what was asked of a run that has ended."""
+def forget_asks(store: Store, run_id: str, asks: Iterable[Ask] | None = None) -> None:
+    """Forget what was asked of a run: these asks, which were heeded, or all of them, since it has ended."""
     forget = getattr(store, "forget_asks", None)
     if forget is not None:
-        forget(run_id)
+        forget(run_id, asks)
 
 
 class Session:
@@ -77,6 +77,8 @@ class Session:
         self.children: list[LiveRun] = []
         self.told: list[Event] = []
         """What was committed already, and is to be told."""
+        self.heeded: list[Ask] = []
+        """What was asked of the run while it was driven, and has been done."""
         self.step = Step()
         """How the run begins, or goes on; to be committed first."""
 
@@ -137,6 +139,8 @@ class Session:
         self._ended.set()
         lease, self.lease = self.lease, None
         if lease is not None:
+            if self.heeded:
+                forget_asks(self._store, lease.run_id, self.heeded)
             try:
                 self._store.release(lease)
             except StoreError as error:  # it is the second trouble, and the first one is on its way
