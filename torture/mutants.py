@@ -354,9 +354,25 @@ MUTANTS: tuple[Mutant, ...] = (
         "a wait grows with the clock",
         "a wall clock that was set back stretches it",
         "machine.py",
-        "delay = min((record.due - now) / 1e6, self._policies[record.task_id].delay)",
-        "delay = (record.due - now) / 1e6",
+        "min(record.due - now, record.due - ended)",
+        "(record.due - now)",
         ("test_resume.py -k clock",),
+    ),
+    Mutant(
+        "a wait is cut to the policy's first delay",
+        "a restart shortens what backoff or RetryAfter made of it",
+        "machine.py",
+        "min(record.due - now, record.due - ended)",
+        "min(record.due - now, round(self._policies[record.task_id].delay * 1e6))",
+        ("test_retry.py -k restart",),
+    ),
+    Mutant(
+        "jitter by the bare checksum",
+        "tasks that were tried again together once are so each time",
+        "machine.py",
+        "(drawn * 2654435761 & 0xFFFFFFFF)",
+        "drawn",
+        ("test_retry_property.py",),
     ),
     # --- damage ---
     Mutant(

@@ -385,6 +385,12 @@ def test_the_kinds_of_an_odd_class_are_found_all_the_same(module: Any) -> None:
     assert next_delay(RetryPolicy(1, retry_on=OSError), 1, failure, 0.0) == 0.0
 
 
+def test_a_class_without_a_module_has_kinds_too() -> None:
+    made: dict[str, Any] = {}
+    exec("Odd = type('Odd', (OSError,), {})", made)
+    assert failure_of(made["Odd"]()).kinds[:2] == ("?.Odd", "builtins.OSError")
+
+
 # --- what a task itself says ---
 
 
