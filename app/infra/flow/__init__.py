@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         RunningLoopError,
         RunNotFoundError,
         RunOwnedError,
+        RunTimeoutError,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -47,7 +48,10 @@ if TYPE_CHECKING:
         StoreFullError,
         StoreVersionError,
         TaskFunctionError,
+        TaskTimeoutError,
         UnknownDependencyError,
+        UnknownExecutorError,
+        UnknownPoolError,
         UnknownTaskError,
         UnregisteredTypeError,
         UnstorableValueError,
@@ -134,6 +138,7 @@ __all__ = [
     "RunOwnedError",
     "RunRecord",
     "RunStarted",
+    "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
     "State",
@@ -160,8 +165,11 @@ __all__ = [
     "TaskSkipped",
     "TaskStarted",
     "TaskSucceeded",
+    "TaskTimeoutError",
     "TaskType",
     "UnknownDependencyError",
+    "UnknownExecutorError",
+    "UnknownPoolError",
     "UnknownTaskError",
     "UnregisteredTypeError",
     "UnregisteredValue",
@@ -179,10 +187,12 @@ _ROOMS = {
     "errors": (
         "AmbiguousDependencyError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
         "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NonRetryableError NotUpstreamError "
-        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
-        "RunningLoopError RunNotFoundError RunOwnedError StoreBusyError StoreClosedError StoreDamagedError StoredValueError "
-        "StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError TaskFunctionError "
-        "UnknownDependencyError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError"
+        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError "
+        "RunMismatchError RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError "
+        "StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError "
+        "StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
+        "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
+        "ValueTooLargeError"
     ),
     "event_manager": "EventManager",
     "events": (

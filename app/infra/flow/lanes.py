@@ -5,6 +5,7 @@ Knows executors and where a task wants to run; must not know runs, stores or wha
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from math import inf
 from typing import Protocol
@@ -124,10 +125,10 @@ class Lanes:
         if choice == "inline":
             return InlineExecutor(self._deliver)
         if choice == "process":
-            from .process_executor import ProcessExecutor  # late: few flows need processes of their own
+            from .remote_executors import ProcessExecutor  # late: few flows need processes of their own
 
-            return ProcessExecutor(self._deliver, self._capacities.max_processes)
-        from .submit_executor import SubmitExecutor  # late: few flows bring an executor
+            return ProcessExecutor(self._deliver, self._capacities.max_processes or os.cpu_count() or 1)
+        from .remote_executors import SubmitExecutor  # late: few flows bring an executor
 
         assert not isinstance(choice, str)
         self._named.append(choice)  # so that no other gets its id

@@ -6,12 +6,14 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, InvalidOptionError, RetryPolicy, RunTimeoutError, SQLiteStore, TaskTimeoutError
+from .. import AsyncFlow, Context, InvalidOptionError, RetryPolicy, RunTimeoutError, SQLiteStore, TaskTimeoutError, WorkflowRun
 from .conftest import returns, run, states_of
 from .held_clock import HeldClock, settle
 
@@ -26,18 +28,16 @@ def flow(held: HeldClock) -> AsyncFlow:
     return AsyncFlow("timed", clock=held, grace_period=5)
 
 
-def driving(flow: AsyncFlow, run_id: str = "r") -> asyncio.Task[None]:
-    """Have a run of the flow driven beside the test."""
+async def driving(flow: AsyncFlow, **options: Any) -> asyncio.Task[WorkflowRun]:
+    """Have the run "r" of the flow driven beside the test; it has begun."""
+    flow.init_run(run_id="r")
+    drive = asyncio.create_task(flow.run_until_complete("r", **options))
+    await until(lambda: drive.done() or flow.store.load("r").state != "scheduled")
+    return drive
 
-    async def drive() -> None:
-        await flow.run_until_complete(flow.init_run(run_id=run_id))
 
-    return asyncio.create_task(drive())
-
-
-async def until(what: object) -> None:
+async def until(what: Callable[[], bool]) -> None:
     """Wait for something that a real thread brings about."""
-    assert callable(what)
     for _ in range(2000):
         if what():
             return
@@ -61,7 +61,7 @@ async def test_a_coroutine_that_takes_too_long_is_cancelled_and_has_failed(flow:
 
     flow.add_task_definition("after", returns(1), dependencies=["slow"])
     flow.add_task_definition("beside", returns(2))
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(9.9)
     assert states_of(flow.store.load("r")) == {"slow": "running", "after": "scheduled", "beside": "success"}
     await held.forward(0.2)
@@ -85,7 +85,7 @@ async def test_each_attempt_has_its_own_time_and_a_retry_follows(flow: AsyncFlow
             await asyncio.Event().wait()
         return "at last"
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(20)
     await drive
     assert tries == pytest.approx([0, 4, 8])
@@ -99,7 +99,7 @@ async def test_who_ends_at_the_very_moment_has_ended_in_time(flow: AsyncFlow, he
         await held.sleep(3)
         return "just so"
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(10)
     await drive
     assert flow.store.load("r").tasks["close"].output == "just so"
@@ -119,7 +119,7 @@ async def test_a_coroutine_that_will_not_be_cancelled_is_left_behind_after_the_g
                 pass
         return "late"
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(7.9)
     assert states_of(flow.store.load("r")) == {"deaf": "running"}
     await held.forward(0.2)
@@ -138,7 +138,7 @@ async def test_what_comes_after_the_time_is_over_does_not_count(flow: AsyncFlow,
             return "anyway"
         raise AssertionError
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(4)
     await drive
     task = flow.store.load("r").tasks["stubborn"]
@@ -169,8 +169,8 @@ async def test_a_thread_that_takes_too_long_is_given_up_at_once_and_its_late_res
         return "late"
 
     flow.add_task_definition("next", lambda ctx: "runs in another thread", dependencies=[])
-    drive = driving(flow)
-    await until(lambda: flow.store.exists("r") and flow.store.load("r").tasks["hangs"].state == "running")
+    drive = await driving(flow)
+    await until(lambda: flow.store.load("r").tasks["hangs"].state == "running")
     await held.forward(3.1)
     await until(drive.done)
     assert states_of(flow.store.load("r")) == {"hangs": "failed", "next": "success"}
@@ -191,7 +191,7 @@ async def test_a_function_can_look_whether_it_is_to_end(flow: AsyncFlow, held: H
             noticed.wait(0.001)
         noticed.set()
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await until(begun.is_set)
     await held.forward(3.1)
     await until(drive.done)
@@ -207,7 +207,7 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_program(tmp_path: P
         "@flow.task('hangs', timeout=0.05)\ndef hangs(ctx): threading.Event().wait()\n"
         "print(flow.run().tasks['hangs'].reason)\n"
     )
-    root = Path(__file__).resolve().parents[len(package.split("."))]
+    root = Path(__file__).resolve().parents[len(package.split(".")) + 1]
     done = subprocess.run([sys.executable, str(script)], cwd=root, env={"PYTHONPATH": str(root)}, capture_output=True, timeout=50)
     assert b"TaskTimeoutError" in done.stdout, done
 
@@ -225,7 +225,7 @@ async def test_a_task_that_is_alive_but_stuck_is_caught_by_its_silence(flow: Asy
             beat.clear()
             ctx.heartbeat()
 
-    drive = driving(flow)
+    drive = await driving(flow)
     for _ in range(5):
         await held.forward(1.5)
         beat.set()
@@ -244,7 +244,7 @@ async def test_a_time_out_counts_although_the_heart_beats(flow: AsyncFlow, held:
             ctx.heartbeat()
             await held.sleep(1)
 
-    drive = driving(flow)
+    drive = await driving(flow)
     await held.forward(5.5)
     await drive
     reason = flow.store.load("r").tasks["lively"].reason
@@ -264,7 +264,7 @@ async def test_a_run_that_takes_too_long_is_stopped_and_can_be_continued(flow: A
         return "done"
 
     flow.add_task_definition("quick", returns(1))
-    call = asyncio.create_task(flow.run_until_complete(flow.init_run(run_id="r"), timeout=timedelta(minutes=1)))
+    call = await driving(flow, timeout=timedelta(minutes=1))
     await held.forward(61)
     with pytest.raises(RunTimeoutError) as caught:
         await call
@@ -284,8 +284,7 @@ async def test_of_two_who_wait_for_a_run_the_patient_one_gets_it(flow: AsyncFlow
         await go_on.wait()
         return "done"
 
-    flow.init_run(run_id="r")
-    hasty = asyncio.create_task(flow.run_until_complete("r", timeout=1))
+    hasty = await driving(flow, timeout=1)
     patient = asyncio.create_task(flow.run_until_complete("r", timeout=100))
     await held.forward(2)
     with pytest.raises(RunTimeoutError):
