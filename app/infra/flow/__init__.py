@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clock import Clock, SystemClock
     from .codec import UnregisteredValue, ValueCodec
-    from .context import Context
+    from .context import Context, current_context
     from .errors import (
         AmbiguousDependencyError,
+        CannotTravelError,
         CycleError,
         DefinitionError,
         DuplicateTaskError,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         InvalidNameError,
         InvalidOptionError,
         NestedFlowError,
+        NoCurrentTaskError,
+        NotSentError,
         NotUpstreamError,
         OwnershipLostError,
         ParallelError,
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
         UnregisteredTypeError,
         UnstorableValueError,
         ValueTooLargeError,
+        WorkerDiedError,
     )
     from .event_manager import EventManager
     from .events import (
@@ -93,6 +97,7 @@ __all__ = [
     "AttemptRecord",
     "AttemptResult",
     "BaseStore",
+    "CannotTravelError",
     "Changes",
     "Clock",
     "Context",
@@ -113,6 +118,8 @@ __all__ = [
     "LogEntry",
     "MemoryStore",
     "NestedFlowError",
+    "NoCurrentTaskError",
+    "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
@@ -161,21 +168,24 @@ __all__ = [
     "UnstorableValueError",
     "ValueCodec",
     "ValueTooLargeError",
+    "WorkerDiedError",
     "WorkflowRun",
     "__version__",
+    "current_context",
 ]
 
 _ROOMS = {
     "clock": "Clock SystemClock",
     "codec": "UnregisteredValue ValueCodec",
-    "context": "Context",
+    "context": "Context current_context",
     "errors": (
-        "AmbiguousDependencyError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
-        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NotUpstreamError OwnershipLostError "
+        "AmbiguousDependencyError CannotTravelError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
+        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NoCurrentTaskError NotSentError "
+        "NotUpstreamError OwnershipLostError "
         "ParallelError RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunningLoopError "
         "RunNotFoundError RunOwnedError StoreBusyError StoreClosedError StoreDamagedError StoredValueError StoreError "
         "StoreForkedError StoreFormatError StoreFullError StoreVersionError TaskFunctionError UnknownDependencyError "
-        "UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError"
+        "UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (

@@ -118,6 +118,10 @@ class TurnThreads:
 
         loop.call_later(rng.choice([0.0, 0.0, 0.01, 0.3]), work)
 
+    def stop(self, call: Call) -> bool:
+        """A thread can only be given up."""
+        return False
+
     def cancel(self) -> None:
         """A thread cannot be made to end."""
 
