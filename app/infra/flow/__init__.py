@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .clock import Clock, SystemClock
     from .codec import UnregisteredValue, ValueCodec
-    from .context import Context
+    from .context import Context, current_context
     from .errors import (
         AmbiguousDependencyError,
+        CannotTravelError,
         CycleError,
         DefinitionError,
         DuplicateTaskError,
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
         InvalidNameError,
         InvalidOptionError,
         NestedFlowError,
+        NoCurrentTaskError,
         NonRetryableError,
+        NotSentError,
         NotUpstreamError,
         OwnershipLostError,
         ParallelError,
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
         UnregisteredTypeError,
         UnstorableValueError,
         ValueTooLargeError,
+        WorkerDiedError,
     )
     from .event_manager import EventManager
     from .events import (
@@ -101,6 +105,7 @@ __all__ = [
     "AttemptRecord",
     "AttemptResult",
     "BaseStore",
+    "CannotTravelError",
     "Changes",
     "Clock",
     "Context",
@@ -121,7 +126,9 @@ __all__ = [
     "LogEntry",
     "MemoryStore",
     "NestedFlowError",
+    "NoCurrentTaskError",
     "NonRetryableError",
+    "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
@@ -176,23 +183,25 @@ __all__ = [
     "UnstorableValueError",
     "ValueCodec",
     "ValueTooLargeError",
+    "WorkerDiedError",
     "WorkflowRun",
     "__version__",
+    "current_context",
 ]
 
 _ROOMS = {
     "clock": "Clock SystemClock",
     "codec": "UnregisteredValue ValueCodec",
-    "context": "Context",
+    "context": "Context current_context",
     "errors": (
-        "AmbiguousDependencyError CycleError DefinitionError DuplicateTaskError FlowError GraphChangedError "
-        "IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NonRetryableError NotUpstreamError "
-        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError "
-        "RunMismatchError RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError "
-        "StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError "
-        "StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
+        "AmbiguousDependencyError CannotTravelError CycleError DefinitionError DuplicateTaskError FlowError "
+        "GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NoCurrentTaskError "
+        "NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter RunActiveError "
+        "RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError RunTimeoutError "
+        "RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError "
+        "StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
         "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
-        "ValueTooLargeError"
+        "ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (

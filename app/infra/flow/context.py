@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .codec import ValueCodec
-from .errors import InvalidOptionError, UnstorableValueError, abridged, place_of, printable
+from .errors import InvalidOptionError, NoCurrentTaskError, UnstorableValueError, abridged, place_of, printable
 from .models import TaskInstance, WorkflowRun
 from .records import TaskRecord
 from .views import encode_logs
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 
 class Scope(Protocol):
@@ -56,6 +60,14 @@ class Scope(Protocol):
         """The run as it stands."""
         ...
 
+    def beat(self) -> float:
+        """The time of a sign of life, in seconds of the clock by which the run measures durations."""
+        ...
+
+    def snapshot(self, task_id: str) -> Snapshot:
+        """What a task may see of the run, as a value that can be sent to another process. May read a store."""
+        ...
+
 
 MAX_LOG_LINES = 10_000
 """Lines of log that one attempt keeps in the store."""
@@ -69,6 +81,8 @@ class Context:
     """Handed to each task as its one argument: one context per attempt."""
 
     __slots__ = (
+        "_cancelled",
+        "_last_beat",
         "_log_lines_left_out",
         "_log_size",
         "_logs",
@@ -97,6 +111,8 @@ class Context:
         self._log_size = 0
         self._log_lines_left_out = 0
         self._run: WorkflowRun | None = None
+        self._last_beat: float | None = None
+        self._cancelled = False
 
     def __repr__(self) -> str:
         identity = self._scope.identity
@@ -163,6 +179,19 @@ class Context:
 
     push = push_output
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether this attempt was asked to end: its run is cancelled or stopped, or its time is up.
+
+        For plain functions, which nobody can interrupt: one that works for long looks at it now and then, and returns or raises.
+        A coroutine gets a CancelledError instead; a worker process is ended.
+        """
+        return self._cancelled
+
+    def heartbeat(self) -> None:
+        """Say that the task is alive and getting on. May be called as often as one likes, from any thread."""
+        self._last_beat = self._scope.beat()
+
     def log(self, message: object, level: int = logging.INFO) -> None:
         """Write a line to the flow's logger (`night_batch.<flow name>`) and keep it with this attempt in the store.
 
@@ -180,20 +209,24 @@ class Context:
         if not isinstance(level, int):
             raise InvalidOptionError("level", level, "a level of the logging module, such as logging.INFO", self.task_id)
         level = int(level)  # the bare number, of an enum's member too: what is kept has to be storable
-        text = self._scope.redact(str.__str__(str(message)))
+        self._take_line(self._scope.now(), level, str.__str__(str(message)), 3)
+
+    def _take_line(self, moment: int, level: int, line: str, stack_level: int = 1) -> None:
+        """Keep a line of log, and give it to the logger, which looks for its writer so many frames up."""
+        text = self._scope.redact(line)
         kept = abridged(text, MAX_LOG_LINE)
         full = len(self._logs) >= MAX_LOG_LINES or self._log_size + len(kept) > MAX_LOG_SIZE
         if full or self._log_lines_left_out:  # once there is a gap, all that follows is in it
             self._log_lines_left_out += 1
         else:
-            self._logs.append((self._scope.now(), level, kept))
+            self._logs.append((moment, level, kept))
             self._log_size += len(kept)
         logger = self._scope.logger
         if logger.isEnabledFor(level):
             attempt = self.attempt_number
             # Under both names: the context's own, and the shorter one that people guess when they write a format string.
             extra = {**self._scope.identity, "task_id": self.task_id, "attempt_number": attempt, "attempt": attempt}
-            logger.log(level, "%s", printable(text), extra=extra, stacklevel=2)
+            logger.log(level, "%s", printable(text), extra=extra, stacklevel=stack_level)
 
     # --- for whoever runs the attempt ---
 
@@ -226,3 +259,22 @@ class Context:
             last = f"... {self._log_lines_left_out:,} more lines were left out here; the logger got them all"
             logs = [*logs, (logs[-1][0], logging.WARNING, last)]
         return encode_logs(logs, self._scope.codec)
+
+
+_current: ContextVar[Context] = ContextVar("night_batch_context")
+"""The context of the attempt that the running code belongs to. Who runs it sets this, in a copy of the caller's variables."""
+
+
+def current_context() -> Context:
+    """The context of the task that is running, for code below it that was not handed one: helpers, loggers, libraries.
+
+    It is known in coroutines, in threads that carry on the context variables (`asyncio.to_thread` does), and wherever an executor
+    ran the task.
+
+    Raises:
+        NoCurrentTaskError: no task is running here.
+    """
+    context = _current.get(None)
+    if context is None:
+        raise NoCurrentTaskError
+    return context

@@ -232,6 +232,21 @@ class InvalidOptionError(DefinitionError):
         return f"{where}{self.option}={shown(self.value)} is not usable; it must be {self.expected}."
 
 
+class CannotTravelError(DefinitionError):
+    """Something that a task needs cannot be sent to another process. `what` names it: the function, or a registered type."""
+
+    def __init__(self, task_id: str, what: str, problem: str) -> None:
+        super().__init__(task_id, what, problem)
+        self.task_id, self.what, self.problem = task_id, what, problem
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} cannot run in another process, since {self.what} cannot be sent there: {self.problem}. "
+            "What is sent is its name, by which the other process imports it: put it at the top level of a module that can be "
+            "imported there."
+        )
+
+
 class ParallelError(DefinitionError):
     """Tasks that `FlowBuilder.add_parallel` declares parallel depend on one another."""
 
@@ -510,6 +525,67 @@ class NotUpstreamError(RunError):
             f"Task {self.task_id!r} cannot pull {self.wanted!r}, which is not upstream of it. "
             f"Add {self.wanted!r} to its depends_on."
         )
+
+
+class NotSentError(RunError):
+    """A task that runs in another process pulled the output of a task that was not sent along."""
+
+    def __init__(self, task_id: str, wanted: str) -> None:
+        super().__init__(task_id, wanted)
+        self.task_id, self.wanted = task_id, wanted
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r} runs in another process and cannot pull {self.wanted!r}: it may be upstream, but only the "
+            f"outputs of declared dependencies are sent along. Add {self.wanted!r} to its depends_on."
+        )
+
+
+class NoCurrentTaskError(FlowError, LookupError):
+    """`current_context()` was called where no task is running."""
+
+    def _sentence(self) -> str:
+        return (
+            "No task is running here, so there is no current context. Call current_context() from a task's function or from what "
+            "that calls; a thread of your own knows it if it carries on the context variables, as asyncio.to_thread does."
+        )
+
+
+class WorkerDiedError(RunError):
+    """A worker process ended while it had a task, or before it could take one.
+
+    `exit_code` is minus the signal's number where a signal killed it, None where nobody knows; `begun` says whether the task's
+    function had been called; `problem` says what went wrong where that is something else than its end.
+    """
+
+    def __init__(self, task_id: str, pid: int | None, exit_code: int | None, begun: bool, problem: str | None = None) -> None:
+        super().__init__(task_id, pid, exit_code, begun, problem)
+        self.task_id, self.pid, self.exit_code, self.begun, self.problem = task_id, pid, exit_code, begun, problem
+
+    def _sentence(self) -> str:
+        end = self.problem or _end_of_process(self.exit_code)
+        if self.begun:
+            return f"Task {self.task_id!r}: its worker process (pid {self.pid}) {end}."
+        return (
+            f"Task {self.task_id!r}: no worker process could take it; the last one (pid {self.pid}) {end} before it was ready. "
+            "What it wrote to stderr says why. Most often the program's main script does its work when it is imported: put that "
+            'under `if __name__ == "__main__":`.'
+        )
+
+
+def _end_of_process(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "ended, and its exit code is not known"
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    from signal import Signals  # late: for this sentence alone
+
+    try:
+        name = Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    why = {"SIGKILL": " (by hand, or because the machine ran out of memory)", "SIGSEGV": " (a crash in native code)"}
+    return f"was killed by {name}{why.get(name, '')}"
 
 
 # --- raised by tasks -------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from .cancellation import cancel_once
 from .codec import clean
-from .context import Context
+from .context import Context, _current
 from .errors import MAX_DELAY, RetryAfter
 from .late_dataclass import dataclass
 from .models import Failure, kinds_of
@@ -66,6 +66,14 @@ class Executor(Protocol):
 
     def start(self, call: Call) -> None:
         """Begin an attempt and return at once; its outcome is delivered later, once, from any thread."""
+        ...
+
+    def stop(self, call: Call) -> bool:
+        """Ask one attempt to end, as far as that is possible. One that is not known, or has ended, is let be: False.
+
+        Returns True where its outcome will be delivered soon: the caller waits for it, if not for ever. False where it can only
+        be given up: its outcome is of no interest any more, and what it took of the capacity is free again.
+        """
         ...
 
     def cancel(self) -> None:
@@ -146,6 +154,8 @@ class CoroutineExecutor:
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
         self._tasks: dict[Call, asyncio.Task[None]] = {}
+        self._unbegun: dict[asyncio.Task[None], Call] = {}
+        """Tasks that have not made their first step: who cancels one of these ends it before anything of it has run."""
 
     def __repr__(self) -> str:
         return f"<CoroutineExecutor, {len(self._tasks)} under way>"
@@ -156,8 +166,14 @@ class CoroutineExecutor:
         task = asyncio.get_running_loop().create_task(self._run(call), name=call.name)
         if not task.done():  # as it may be with asyncio.eager_task_factory
             self._tasks[call] = task
+            self._unbegun[task] = call
+            task.add_done_callback(self._never_began)
 
     async def _run(self, call: Call) -> None:
+        _current.set(call.context)
+        task = self._tasks.get(call)
+        if task is not None and self._unbegun.pop(task, None) is not None:  # else it began eagerly, before it was known
+            task.remove_done_callback(self._never_began)
         try:
             outcome = _returned(call, await call.function(call.context))
         except KeyboardInterrupt:
@@ -170,10 +186,25 @@ class CoroutineExecutor:
             self._tasks.pop(call, None)
         self._deliver(outcome)
 
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        call = self._unbegun.pop(task, None)
+        # One that began eagerly is still in the other dict if it has not ended by itself.
+        if call is not None and self._tasks.pop(call, None) is not None:
+            self._deliver(Outcome(call, interrupted=True))
+
+    def stop(self, call: Call) -> bool:
+        """See `Executor.stop`."""
+        task = self._tasks.get(call)
+        if task is None:
+            return False
+        call.context._cancelled = True
+        cancel_once(task)
+        return True
+
     def cancel(self) -> None:
         """See `Executor.cancel`."""
-        for task in list(self._tasks.values()):
-            cancel_once(task)
+        for call in list(self._tasks):
+            self.stop(call)
 
     async def wait(self, seconds: float) -> None:
         """See `Executor.wait`."""
@@ -182,6 +213,69 @@ class CoroutineExecutor:
 
     def close(self) -> None:
         """See `Executor.close`. There is nothing to give up: its attempts were cancelled, or have ended."""
+
+
+class InlineExecutor:
+    """Calls plain functions on the event loop itself: for quick ones, which a thread would cost more than they take.
+
+    Args:
+        deliver: takes the outcomes.
+    """
+
+    capacity = None
+
+    def __init__(self, deliver: Deliver) -> None:
+        self._deliver = deliver
+        self._calls: dict[Call, asyncio.Handle] = {}
+        self._running: Call | None = None
+
+    def __repr__(self) -> str:
+        return f"<InlineExecutor, {len(self._calls)} under way>"
+
+    def start(self, call: Call) -> None:
+        """See `Executor.start`. Each is called by the loop, by itself, in a copy of the caller's context variables."""
+        self._calls[call] = asyncio.get_running_loop().call_soon(self._run, call)
+
+    def _run(self, call: Call) -> None:
+        self._running = call
+        _current.set(call.context)
+        try:
+            outcome = _returned(call, call.function(call.context))
+        except KeyboardInterrupt:  # Ctrl-C, as with coroutines
+            self._deliver(Outcome(call, interrupted=True))
+            raise
+        except BaseException as error:
+            outcome = _raised(call, error)
+        finally:
+            self._running = None
+            self._calls.pop(call, None)
+        self._deliver(outcome)
+
+    def stop(self, call: Call) -> bool:
+        """See `Executor.stop`. One that has not begun never will; the one that runs has brought this about itself."""
+        handle = self._calls.get(call)
+        if handle is None:
+            return False
+        call.context._cancelled = True
+        if call is not self._running:
+            handle.cancel()
+            del self._calls[call]
+            self._deliver(Outcome(call, interrupted=True))
+        return True
+
+    def cancel(self) -> None:
+        """See `Executor.cancel`."""
+        for call in list(self._calls):
+            self.stop(call)
+
+    async def wait(self, seconds: float) -> None:
+        """See `Executor.wait`. None is under way while the loop waits."""
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        for handle in self._calls.values():
+            handle.cancel()
+        self._calls.clear()
 
 
 class ThreadExecutor:
@@ -193,33 +287,45 @@ class ThreadExecutor:
     Args:
         deliver: takes the outcomes, in the thread that made them.
         max_threads: how many run at once.
+        attempt: makes an attempt, in a thread; it must not raise. Without it, the call's function is called.
     """
 
-    def __init__(self, deliver: Deliver, max_threads: int = MAX_THREADS) -> None:
+    def __init__(
+        self, deliver: Deliver, max_threads: int = MAX_THREADS, attempt: Callable[[Call], Outcome] | None = None
+    ) -> None:
         self.capacity = max_threads
         self._deliver = deliver
+        self._attempt = attempt or self._run
         from queue import SimpleQueue  # late: not everybody has tasks for threads
 
         self._queue: SimpleQueue[tuple[contextvars.Context, Call] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
-        self._busy = 0
+        """Those that take work. One whose attempt was given up does not count, until it comes back."""
+        self._calls: set[Call] = set()
+        """The attempts whose outcomes somebody waits for."""
+        self._closed = False
 
     def __repr__(self) -> str:
-        return f"<ThreadExecutor, {self._busy} under way in {self._threads} threads>"
+        return f"<ThreadExecutor, {len(self._calls)} under way in {self._threads} threads>"
 
     def start(self, call: Call) -> None:
         """See `Executor.start`. The function sees the caller's context variables, as it would under asyncio.to_thread."""
         with self._lock:
-            self._busy += 1
-            grow = self._busy > self._threads and self._threads < self.capacity
+            self._calls.add(call)
+            grow = len(self._calls) > self._threads and self._threads < self.capacity
+            if grow:
+                self._threads += 1
         if grow:
             try:
-                threading.Thread(target=self._work, name=f"night-batch-{self._threads + 1}", daemon=True).start()
-                self._threads += 1
+                threading.Thread(target=self._work, name=f"night-batch-{self._threads}", daemon=True).start()
             except RuntimeError as error:  # the machine gives no more threads: go on with those that there are
-                if not self._threads:
-                    self._busy -= 1
+                with self._lock:
+                    self._threads -= 1
+                    stuck = not self._threads
+                    if stuck:
+                        self._calls.discard(call)
+                if stuck:
                     self._deliver(_raised(call, error))
                     return
         self._queue.put((contextvars.copy_context(), call))
@@ -227,26 +333,50 @@ class ThreadExecutor:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             variables, call = job
-            outcome = variables.run(self._run, call)
+            # Given up before it began: this thread was written off for it.
+            outcome = variables.run(self._attempt, call) if call in self._calls else None
             with self._lock:
-                self._busy -= 1
-            self._deliver(outcome)
+                if call in self._calls:
+                    self._calls.discard(call)
+                elif outcome is None and self._threads < self.capacity and not self._closed:
+                    self._threads += 1
+                else:
+                    return  # it comes back late: another may have started in its place
+            if outcome is not None:
+                self._deliver(outcome)
             del job, variables, call, outcome  # lest an idle thread keep the last result alive
 
     @staticmethod
     def _run(call: Call) -> Outcome:
+        _current.set(call.context)
         try:
             return _returned(call, call.function(call.context))
         except BaseException as error:
             return _raised(call, error)
 
+    def stop(self, call: Call) -> bool:
+        """See `Executor.stop`. A thread cannot be made to end, so it is written off, and ends when it comes back."""
+        with self._lock:
+            if call not in self._calls:
+                return False
+            self._calls.discard(call)
+            self._threads -= 1
+        call.context._cancelled = True
+        return False
+
     def cancel(self) -> None:
-        """See `Executor.cancel`. A thread cannot be made to end."""
+        """See `Executor.cancel`. A thread cannot be made to end; the function may look at `ctx.cancelled`."""
+        with self._lock:
+            for call in self._calls:
+                call.context._cancelled = True
 
     async def wait(self, seconds: float) -> None:
         """See `Executor.wait`. None could be cancelled, so there is nothing to wait for."""
 
     def close(self) -> None:
         """See `Executor.close`. Idle threads end; a busy one ends after what it is doing."""
-        for _ in range(self._threads):
+        with self._lock:
+            self._closed = True
+            threads = self._threads
+        for _ in range(threads):
             self._queue.put(None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .codec import ValueCodec, join, split
@@ -30,6 +30,9 @@ from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
 from .task_options import OWN, SubmitsWork
 from .views import TaskTable, workflow_run
+
+if TYPE_CHECKING:
+    from .snapshot import Snapshot
 
 
 def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: str | None = None) -> dict[str, str]:
@@ -186,6 +189,18 @@ class LiveRun:
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """See `Context.workflow_run`."""
         return workflow_run(self.run, TaskTable(self.machine.tasks, self.codec, self.outputs.whole), self.codec, params)
+
+    def beat(self) -> float:
+        """See `Scope.beat`."""
+        return self._clock.monotonic()
+
+    def snapshot(self, task_id: str) -> Snapshot:
+        """See `Scope.snapshot`. From any thread."""
+        from .snapshot import Snapshot  # late: only for tasks that run in other processes
+
+        sent = (task_id, *self.tasks[task_id].depends_on)
+        records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
+        return Snapshot.of(self.run, self.params, records, self.codec)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

@@ -119,7 +119,7 @@ class TurnThreads:
         loop.call_later(rng.choice([0.0, 0.0, 0.01, 0.3]), work)
 
     def stop(self, call: Call) -> bool:
-        """A thread cannot be made to end."""
+        """A thread can only be given up."""
         return False
 
     def cancel(self) -> None:

@@ -1,0 +1,95 @@
+"""What a task may see of its run in another process: a value that can be sent there, and serves its context as the run would.
+
+Text and records; nothing in it does anything by itself. Must not know a store, the loop or how it is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .codec import ValueCodec
+from .errors import NotSentError, NotUpstreamError
+from .late_dataclass import dataclass
+from .models import ExecutionState, WorkflowRun
+from .records import RunRecord, TaskRecord, copy_of
+from .views import TaskTable, workflow_run
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    """A run as one of its tasks may see it elsewhere: itself, its params, the task and the tasks that it depends on directly."""
+
+    run: RunRecord
+    """Without its graph, and without its params, which stand beside it."""
+    task_id: str
+    params: Mapping[str, str]
+    tasks: dict[str, TaskRecord]
+    codec: ValueCodec
+
+    @classmethod
+    def of(cls, run: RunRecord, params: Mapping[str, str], tasks: Sequence[TaskRecord], codec: ValueCodec) -> Snapshot:
+        """What is sent of a run: copies, for the run goes on. The first of the tasks is the one that is sent."""
+        sent = RunRecord(
+            id=run.id,
+            flow_name=run.flow_name,
+            params="",
+            graph="",
+            created=run.created,
+            state=run.state,
+            started=run.started,
+            ended=run.ended,
+            parent_run_id=run.parent_run_id,
+            parent_task_id=run.parent_task_id,
+        )
+        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec)
+
+    # --- what the task sees: the Scope of its context ---
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger of that name there. Nothing is sent to it: lines go back to the run's own process."""
+        return logging.getLogger(f"night_batch.{self.run.flow_name}")
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """See `Scope.identity`."""
+        return {"flow_name": self.run.flow_name, "run_id": self.run.id}
+
+    def now(self) -> int:
+        """The time of the machine that the task runs on."""
+        return time.time_ns() // 1000
+
+    def redact(self, text: str) -> str:
+        """The text as it is: the flow's hooks see it in the run's own process."""
+        return text
+
+    def pull(self, task_id: str, wanted: str) -> Any:
+        """See `Context.pull_output`.
+
+        Raises:
+            NotSentError: the output was not sent along.
+        """
+        record = self.tasks.get(wanted)
+        if record is None:
+            raise NotSentError(task_id, wanted)
+        if wanted == self.task_id:
+            raise NotUpstreamError(task_id, wanted)
+        if record.state is not ExecutionState.SUCCESS or record.output is None:
+            return None
+        return self.codec.decode(record.output)
+
+    def run_model(self, params: dict[str, Any]) -> WorkflowRun:
+        """The run as it stood when it was sent, with the tasks that were."""
+        return workflow_run(self.run, TaskTable(self.tasks, self.codec), self.codec, params)
+
+    def beat(self) -> float:
+        """See `Scope.beat`."""
+        return time.monotonic()
+
+    def snapshot(self, task_id: str) -> Snapshot:
+        """Itself: it holds one task."""
+        assert task_id == self.task_id
+        return self
