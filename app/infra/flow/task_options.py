@@ -23,9 +23,8 @@ PRIORITIES = 2**31
 class SubmitsWork(Protocol):
     """Any executor in the sense of `concurrent.futures`: of all it has, only `submit` is used."""
 
-    @property
-    def submit(self) -> Callable[..., Any]:
-        """Takes a function and its arguments, and returns a future."""
+    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Any:
+        """Have `fn(*args)` called somewhere, some time; a future of what it returns."""
         ...
 
 

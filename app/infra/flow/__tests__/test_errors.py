@@ -176,13 +176,17 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     (RetryAfter(2.5), {"message": ""}, "to be tried again after 2.5 s"),
     (NonRetryableError("no such account"), {"message": "no such account"}, "no such account"),
     (NonRetryableError(), {"message": ""}, "another attempt cannot help"),
-    (RunTimeoutError("run-1", 60.0), {"run_id": "run-1", "seconds": 60.0}, "the next run_until_complete goes on with it"),
+    (
+        RunTimeoutError("run-1", 60.0),
+        {"run_id": "run-1"},
+        "within 60 seconds (timeout=). It is saved as it stands; the next run_until_complete goes on with it",
+    ),
     (
         TaskTimeoutError("load", 2.5, 1),
-        {"task_id": "load", "seconds": 2.5, "attempt_number": 1, "silent": False},
+        {"task_id": "load", "seconds": 2.5, "attempt_number": 1},
         "Attempt 1 of task 'load' did not end within 2.5 seconds",
     ),
-    (TaskTimeoutError("load", 2.5, 1, True), {"silent": True}, "no sign of life for 2.5 seconds (heartbeat_timeout="),
+    (TaskTimeoutError("load", 2.5, 1, True), {"seconds": 2.5}, "no sign of life for 2.5 seconds (heartbeat_timeout="),
     (
         UnknownExecutorError("nightly", "load", "clutser", "cluster"),
         {"flow_name": "nightly", "task_id": "load", "executor": "clutser", "suggestion": "cluster"},

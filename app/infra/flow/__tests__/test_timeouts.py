@@ -199,7 +199,7 @@ async def test_a_function_can_look_whether_it_is_to_end(flow: AsyncFlow, held: H
 
 
 def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_program(tmp_path: Path) -> None:
-    package = __package__.rpartition(".")[0]
+    package = AsyncFlow.__module__.rpartition(".")[0]
     script = tmp_path / "script.py"
     script.write_text(
         f"import threading\nfrom {package} import AsyncFlow\n"
