@@ -18,6 +18,9 @@ from .records import TaskRecord
 
 _SCHEDULED = ExecutionState.SCHEDULED
 
+Admitted = tuple[TaskRecord, TaskDefinition, "Lane | None"]
+"""A task that may start, its definition, and where it runs: None for a subflow, which needs no slot."""
+
 
 class Admission:
     """The tasks of a tree of runs that are ready to start.
@@ -50,7 +53,7 @@ class Admission:
         else:  # it needs no slot
             self._subflows.append(record)
 
-    def next(self, slots: bool) -> TaskRecord | None:
+    def next(self, slots: bool) -> Admitted | None:
         """The next task to start, and from now on no more in here: it has its slots of a pool.
 
         Subflows come first, then the others by priority, then in the order of becoming ready.
@@ -61,14 +64,24 @@ class Admission:
         while self._subflows:
             record = self._subflows.popleft()
             if record.state is _SCHEDULED:  # else it was cancelled while it waited
-                return record
+                return record, self._definition(record), None
         while slots:
-            source = self._first()
-            if source is None:
+            if self._crowded or not self._ready.is_plain:
+                source = self._first()
+                if source is None:
+                    return None
+                record = source.take()
+            elif self._ready.usual:  # as in most flows nearly always
+                source = self._ready
+                record = source.usual.popleft()
+            else:
                 return None
-            record = source.take()
-            if record.state is _SCHEDULED and self._may_pass(record, source):
-                return record
+            if record.state is _SCHEDULED:
+                live = self._runs[record.run_id]
+                task = live.tasks[record.task_id]
+                lane = self._lane(live, task)
+                if self._may_pass(record, task, lane, source):
+                    return record, task, lane
         return None
 
     def _first(self) -> Ready[TaskRecord] | None:
@@ -84,11 +97,9 @@ class Admission:
                     best, source = first, gate.parked
         return source
 
-    def _may_pass(self, record: TaskRecord, source: Ready[TaskRecord]) -> bool:
+    def _may_pass(self, record: TaskRecord, task: TaskDefinition, lane: Lane, source: Ready[TaskRecord]) -> bool:
         """Whether a task that comes from `source` finds room, and has taken it; if not, it was put where it has to wait."""
-        task = self._definition(record)
         options = task.options
-        lane = self.lane(record, task)
         if lane.busy >= lane.capacity:
             self._park(record, lane, options.priority)
             return False
@@ -114,11 +125,11 @@ class Admission:
     def _definition(self, record: TaskRecord) -> TaskDefinition:
         return self._runs[record.run_id].tasks[record.task_id]
 
-    def lane(self, record: TaskRecord, task: TaskDefinition) -> Lane:
-        """The executor that a task runs on."""
-        if task.child is not None:  # the function that makes its params
-            return self._lanes.threads
-        place = self._runs[record.run_id].place(task)
+    def _lane(self, live: LiveRun, task: TaskDefinition) -> Lane:
+        """The executor that a task runs on; of a subflow, the function that makes its params."""
+        if task.options.executor is None and live.definition.executor is None:  # as in most flows
+            return self._lanes.loop if task.is_async else self._lanes.threads
+        place = live.place(task)
         return self._lanes.loop if place is None else self._lanes.find(place)
 
     def pool(self, task: TaskDefinition) -> Pool | None:

@@ -220,7 +220,7 @@ class LiveRun:
             if task.is_async:
                 return None
             choice = self.definition.executor
-            if choice is None:
+            if choice is None or task.child is not None:  # what makes a subflow's params is our own, and cannot travel
                 return "thread"
         elif task.is_async and choice == "inline":
             return None

@@ -10,23 +10,37 @@ T = TypeVar("T")
 
 
 class Ready(Generic[T]):
-    """A queue by priority. With one priority, as in most flows, it is a deque and costs no more."""
+    """A queue by priority. With the usual priority alone, as in most flows, it is a deque, and costs no more."""
 
-    __slots__ = ("_levels", "_order")
+    __slots__ = ("_levels", "_order", "usual")
 
     def __init__(self) -> None:
+        self.usual: deque[T] = deque()
+        """Those of priority 0."""
         self._levels: dict[int, deque[T]] = {}
+        """Those of all others, and of 0 as soon as there are any."""
         self._order: list[int] = []
-        """The priorities there ever were, negated: the highest first."""
+        """The priorities of these, negated: the highest first."""
 
     def __repr__(self) -> str:
         return f"<Ready: {len(self)}>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._levels.values()))
+        return sum(map(len, self._levels.values())) if self._levels else len(self.usual)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there was never another priority than the usual one: then `usual` is all there is."""
+        return not self._levels
 
     def put(self, item: T, priority: int = 0) -> None:
         """Take an item in, behind those of its priority."""
+        if not priority:
+            self.usual.append(item)
+            return
+        if not self._levels:
+            self._levels[0] = self.usual
+            self._order.append(0)
         level = self._levels.get(priority)
         if level is None:
             level = self._levels[priority] = deque()
@@ -35,10 +49,12 @@ class Ready(Generic[T]):
 
     def put_back(self, item: T, priority: int = 0) -> None:
         """Put in front again what was just taken."""
-        self._levels[priority].appendleft(item)
+        (self._levels[priority] if priority else self.usual).appendleft(item)
 
     def best(self) -> int | None:
         """The highest priority that something has; None where there is nothing."""
+        if not self._levels:
+            return 0 if self.usual else None
         for negated in self._order:
             if self._levels[-negated]:
                 return -negated
@@ -50,10 +66,7 @@ class Ready(Generic[T]):
         Raises:
             IndexError: there is none.
         """
-        best = self.best()
-        if best is None:
-            raise IndexError("nothing is ready")
-        return self._levels[best][0]
+        return self._first()[0]
 
     def take(self) -> T:
         """The first item of the highest priority, which is then no longer in it.
@@ -61,7 +74,8 @@ class Ready(Generic[T]):
         Raises:
             IndexError: there is none.
         """
+        return self._first().popleft()
+
+    def _first(self) -> deque[T]:
         best = self.best()
-        if best is None:
-            raise IndexError("nothing is ready")
-        return self._levels[best].popleft()
+        return self._levels[best] if best else self.usual

@@ -18,7 +18,6 @@ from .attempts import Attempts, Due
 from .clock import Clock
 from .codec import join, split
 from .context import Context
-from .definitions import TaskDefinition, TaskFunction
 from .errors import FlowError, RunFailedError, shortened
 from .event_manager import EventManager
 from .executors import Call, Outcome, failure_of
@@ -261,20 +260,24 @@ class Runner:
         for _ in range(MOST_STARTS):
             if step.ready or step.finished or step.delayed or self._agenda:
                 self._absorb(step, now, monotonic)
-            record = self._admission.next(slots=not self._limit or len(self._attempts) < self._limit)
-            if record is None:
+            admitted = self._admission.next(not self._limit or len(self._attempts) < self._limit)
+            if admitted is None:
                 return calls
+            record, task, lane = admitted
             live = self._runs[record.run_id]
             live.machine.start(step, record, now)
-            task = live.tasks[record.task_id]
-            if task.function is not None:
-                calls.append(self._call(live, record, task, task.function, monotonic))
+            if lane is not None:
+                function = task.function
+                if function is None:  # what makes a subflow's params: the user's code, so it runs where a task's would
+                    assert callable(task.params)
+                    function = subflow_params_function(task.params, record.task_id)
+                call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+                self._attempts.add(call, lane, monotonic, task.options, self._admission.pool(task))
+                calls.append(call)
             elif record.child_run_id is not None:
                 self._continue_subflow(step, live, record, now)
-            elif callable(task.params):  # the user's code, so it runs where a task's would
-                function = subflow_params_function(task.params, record.task_id)
-                calls.append(self._call(live, record, task, function, monotonic))
             else:
+                assert not callable(task.params)
                 self._begin_subflow(step, live, record, task.params, now)
         self._absorb(step, now, monotonic)
         self._inbox.wake()  # there may be more: come back in the next turn
@@ -300,11 +303,6 @@ class Runner:
         """Go on without an attempt that was told to end and cannot be waited for, if that is what was found."""
         if outcome is not None:
             self._settle(step, (outcome,))
-
-    def _call(self, live: LiveRun, record: TaskRecord, task: TaskDefinition, function: TaskFunction, monotonic: float) -> Call:
-        call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
-        self._attempts.add(call, self._admission.lane(record, task), monotonic, task.options, self._admission.pool(task))
-        return call
 
     # --- subflows ---
 
