@@ -94,8 +94,7 @@ class Lookout:
         thread = "a thread" if self._thread is not None else "no thread"
         return f"<Lookout for {len(self._watches)} runs, with {thread}>"
 
-    @property
-    def looking(self) -> bool:
+    def is_looking(self) -> bool:
         """Whether there is a thread."""
         return self._thread is not None
 
