@@ -28,7 +28,10 @@ from .. import (
     UnknownTaskError,
     WorkflowRun,
 )
+from ..cancelling import meant_by
+from ..run_tree import RunTree
 from ..runs import Runs
+from ..session import claimed
 from .conftest import FakeClock, events_of, returns, run, states_of
 from .processes import Programs, programs
 
@@ -261,6 +264,26 @@ async def test_what_cannot_be_cancelled_is_refused_by_name(chain: AsyncFlow, sto
         cancel(flow, fresh, "sub.inner")
     assert [store.load(run_id), *below(store, tree)] == before
     assert (store.asked(run_id), store.asked(tree)) == ([], [])
+
+
+async def test_what_is_asked_for_is_found_among_the_runs_at_hand(store: Store) -> None:
+    flow, run_id = await stopped_inside(store)
+    with claimed(store, run_id) as lease:
+        tree = RunTree(store, flow.definition, flow._clock, lease)
+        root = tree.root(run_id)
+        runs = {live.run.id: live for live in (root, *tree.unfinished(root))}
+    child, inner = (run.id for run in below(store, run_id)[1:])
+
+    def meant(run: str, path: str | None = None) -> tuple[str, str | None] | None:
+        found = meant_by(Ask(run, path), runs)
+        return None if found is None else (found[0].run.id, found[1] and found[1].task_id)
+
+    assert meant(run_id) == (run_id, None)
+    assert meant(child) == meant(run_id, "sub") == (run_id, "sub")
+    assert meant(inner) == meant(run_id, "sub.inner") == meant(child, "inner") == (child, "inner")
+    assert meant(run_id, "sub.inner.waits") == meant(inner, "waits") == (inner, "waits")
+    for nowhere in (Ask("gone"), Ask("gone", "a"), Ask(run_id, "gone"), Ask(run_id, "beside.x"), Ask(run_id, "gone.x")):
+        assert meant_by(nowhere, runs) is None
 
 
 # --- somebody drives it, or did ---
