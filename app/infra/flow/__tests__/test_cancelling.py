@@ -276,7 +276,7 @@ async def test_what_is_asked_for_is_found_among_the_runs_at_hand(store: Store) -
 
     def meant(run: str, path: str | None = None) -> tuple[str, str | None] | None:
         found = meant_by(Ask(run, path), runs)
-        return None if found is None else (found[0].run.id, found[1] and found[1].task_id)
+        return None if found is None else (found[0].run.id, None if found[1] is None else found[1].task_id)
 
     assert meant(run_id) == (run_id, None)
     assert meant(child) == meant(run_id, "sub") == (run_id, "sub")
