@@ -94,8 +94,7 @@ class Lookout:
         thread = "a thread" if self._thread is not None else "no thread"
         return f"<Lookout for {len(self._watches)} runs, with {thread}>"
 
-    @property
-    def looking(self) -> bool:
+    def is_looking(self) -> bool:
         """Whether there is a thread."""
         return self._thread is not None
 
@@ -246,15 +245,14 @@ class Asks:
                 if os.write(descriptor, data) != len(data):
                     raise OSError(errno.ENOSPC, "there is no space for what is asked", str(path))
                 self._files.sync(descriptor)
-                mine = self._files.status(descriptor)
+                if is_new:
+                    self._files.sync_folder(path.parent)
+                there = self._files.identity(path)  # before ours is closed, or another could get its number
+                if there is not None and there[0] == self._files.status(descriptor)[0]:
+                    return
+                # It was removed under us, since the run has ended just then: what we wrote is in no file any more.
             finally:
                 self._files.close(descriptor)
-            if is_new:
-                self._files.sync_folder(path.parent)
-            there = self._files.identity(path)
-            if there is not None and there[0] == mine[0]:
-                return
-            # It was removed under us, since the run has ended just then: what we wrote is in no file any more.
 
     def read(self, root_run_id: str) -> list[Ask]:
         """What is asked of a run and of those inside it, and was not heeded yet, in order."""

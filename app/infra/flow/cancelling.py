@@ -5,6 +5,9 @@ Needs no flow: a run can be cancelled whose graph has changed since. Calls the s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
 from .clock import Clock
 from .errors import InvalidNameError, RunMismatchError, RunNotFoundError, RunOwnedError, UnknownTaskError, closest
 from .events import Event
@@ -12,6 +15,9 @@ from .machine import Step, cancel_run, cancel_task
 from .models import TERMINAL_STATES, ExecutionState, TaskType
 from .records import Ask, Lease, RunRecord, TaskRecord
 from .store import Store, outermost
+
+if TYPE_CHECKING:
+    from .live_run import LiveRun
 
 
 def cancel(store: Store, clock: Clock, flow_name: str, run_id: str, path: str | None) -> tuple[bool, list[Event]]:
@@ -96,6 +102,32 @@ def _heed(store: Store, clock: Clock, lease: Lease, own: Ask | None, release: bo
     return done, step.events
 
 
+def meant_by(ask: Ask, runs: Mapping[str, LiveRun]) -> tuple[LiveRun, TaskRecord | None] | None:
+    """What is asked for, among runs that are being driven.
+
+    Args:
+        ask: what was asked.
+        runs: the runs of the tree at hand, by id.
+
+    Returns:
+        The run in which a task is meant, and the task; no task where the whole tree is meant. None where it is not at hand:
+        it has ended, has not begun, or stands outside the part of the tree that is driven.
+    """
+    live = runs.get(ask.run_id)
+    if live is None:
+        return None
+    if ask.task_id is None:
+        return live.parent or (live, None)
+    *names, task_id = ask.task_id.split(".")
+    for name in names:
+        outer = live.machine.tasks.get(name)
+        live = None if outer is None or outer.child_run_id is None else runs.get(outer.child_run_id)
+        if live is None:
+            return None
+    record = live.machine.tasks.get(task_id)
+    return None if record is None else (live, record)
+
+
 class _Records:
     """The stored records of a tree of runs, each read when it is first looked at, and once.
 
@@ -175,8 +207,9 @@ class _Records:
                 run, tasks = self.run(each), self.tasks(each).values()
             except RunNotFoundError:  # a task of a run that was saved from outside may name one that is not there
                 continue
+            # Not only below tasks that wait: one may have been skipped when its child's run was begun already.
             waiting.extend(
-                task.child_run_id for task in tasks if task.child_run_id is not None and task.state not in TERMINAL_STATES
+                task.child_run_id for task in tasks if task.child_run_id is not None and task.state is not ExecutionState.SUCCESS
             )
             if run.state not in TERMINAL_STATES:
                 cancel_run(step, run, tasks, now)

@@ -266,7 +266,8 @@ class RunMachine:
 
     def _finish_if_done(self, step: Step, now: int) -> None:
         if self._open == 0 and self.run.state is RUNNING:
-            failed = any(self.tasks[task_id].state in (FAILED, CANCELLED) for task_id in self.graph)
+            states = (self.tasks[task_id].state for task_id in self.graph)
+            failed = any(state is FAILED or state is CANCELLED for state in states)  # by identity: there may be a million
             self._move_run(step, FAILED if failed else SUCCESS)
             self.run.ended = now
             step.finished.append(self)

@@ -144,7 +144,7 @@ class Store(Protocol):
         ...
 
     def ask(self, run_id: str, ask: Ask) -> None:
-        """Ask something of whoever drives a run: it is kept, a power cut included, until it is forgotten.
+        """Ask something of whoever drives a run: where processes share the store, it is kept, a power cut included.
 
         Args:
             run_id: the outermost run of the tree.
@@ -497,7 +497,9 @@ class BaseStore(ABC):
                     self._listening.pop(run_id, None)
 
         if known:
-            callback()
+            from .asks import tell_all  # late: few runs are cancelled
+
+            tell_all([callback])
         return unwatch
 
     @abstractmethod

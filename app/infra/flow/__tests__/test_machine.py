@@ -17,6 +17,7 @@ from .. import (
     RunInterrupted,
     RunRecord,
     RunStarted,
+    TaskCancelled,
     TaskFailed,
     TaskInterrupted,
     TaskRecord,
@@ -80,6 +81,16 @@ class Given:
     def failed(self, task_id: str, failure: Failure = BOOM, logs: str | None = None, now: int = NOW) -> Step:
         step = Step()
         self.machine.failed(step, self.tasks[task_id], failure, logs, now)
+        return step
+
+    def cancelled(self, task_id: str, logs: str | None = None, now: int = NOW) -> Step:
+        step = Step()
+        self.machine.cancelled(step, self.tasks[task_id], now, logs)
+        return step
+
+    def cancel(self, now: int = NOW, logs: Mapping[str, str | None] | None = None) -> Step:
+        step = Step()
+        self.machine.cancel(step, now, logs=logs)
         return step
 
     def interrupt(self, now: int = NOW) -> Step:
@@ -701,6 +712,145 @@ def test_a_failure_is_stored_and_told_as_whoever_keeps_it_makes_it() -> None:
     step = given.failed("a")
     assert (given.tasks["a"].error, given.tasks["a"].reason) == ("...", "Kept: BOOM")
     assert TaskFailed("nightly", "run-1", NOW, "a", 0, "Kept: BOOM") in step.events
+
+
+# --- cancelling ---
+
+
+def test_a_running_task_that_is_cancelled_goes_to_the_history_and_what_is_downstream_is_skipped() -> None:
+    given = Given({**CHAIN, "beside": ()})
+    given.begin()
+    given.start("a", "beside")
+    step = given.cancelled("a", logs="[]", now=NOW + 5)
+    assert given.states() == {"a": CANCELLED, "b": SKIPPED, "c": SKIPPED, "beside": RUNNING}
+    record = given.tasks["a"]
+    assert (record.ended, record.reason, record.error, record.logs) == (NOW + 5, "it was cancelled", None, "[]")
+    assert {given.tasks[task_id].reason for task_id in "bc"} == {"upstream task 'a' was cancelled"}
+    (attempt,) = step.changes.attempts
+    assert (attempt.task_id, attempt.number, attempt.result) == ("a", 1, AttemptResult.CANCELLED)
+    assert (attempt.started, attempt.ended, attempt.reason, attempt.logs) == (NOW, NOW + 5, "it was cancelled", "[]")
+    assert step.events[0] == TaskCancelled("nightly", "run-1", NOW + 5, "a", 0, "it was cancelled")
+    assert told(step) == [TaskCancelled, TaskSkipped, TaskSkipped]
+    assert (given.run.state, step.finished) == (RUNNING, [])
+
+
+def test_a_run_in_which_a_task_was_cancelled_and_none_failed_has_failed_all_the_same() -> None:
+    given = Given({"a": (), "b": ()})
+    given.begin()
+    given.start("a")
+    given.cancelled("b")
+    step = given.succeeded("a")
+    assert given.run.state is FAILED
+    assert step.finished == [given.machine]
+    assert step.events[-1] == RunFinished("nightly", "run-1", NOW, FAILED)
+
+
+def test_a_waiting_task_that_is_cancelled_never_runs_and_has_no_attempt() -> None:
+    given = Given(CHAIN)
+    given.begin()
+    given.start("a")
+    step = given.cancelled("c")
+    assert step.changes.attempts == []
+    assert (given.tasks["c"].state, given.tasks["c"].started, given.tasks["c"].ended) == (CANCELLED, None, NOW)
+    given.succeeded("a")
+    given.start("b")
+    assert ready(given.succeeded("b")) == []
+    assert given.run.state is FAILED
+
+
+def test_a_task_that_waits_for_a_retry_and_is_cancelled_keeps_its_one_attempt() -> None:
+    given = Given({"a": ()}, policy=RetryPolicy(1, 9.0))
+    given.begin()
+    given.start("a")
+    given.failed("a")
+    step = given.cancelled("a")
+    assert (step.changes.attempts, given.tasks["a"].due, given.tasks["a"].error) == ([], None, BOOM.traceback)
+    assert given.run.state is FAILED
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL_STATES))
+def test_a_task_that_has_ended_is_not_cancelled_any_more(state: ExecutionState) -> None:
+    given = Given(CHAIN, {"a": state}, run_state=RUNNING)
+    with pytest.raises(IllegalTransitionError, match=f"from {state} to cancelled"):
+        given.cancelled("a")
+    assert given.tasks["a"].state is state
+
+
+def test_a_task_of_a_run_that_has_not_begun_is_cancelled_alone_and_the_rest_follows_when_it_begins() -> None:
+    given = Given(CHAIN)
+    step = given.cancelled("a")
+    assert given.states() == {"a": CANCELLED, "b": SCHEDULED, "c": SCHEDULED}
+    assert (given.run.state, changed(step)) == (SCHEDULED, ["a"])
+    step = given.begin()
+    assert given.states() == {"a": CANCELLED, "b": SKIPPED, "c": SKIPPED}
+    assert (given.run.state, step.finished) == (FAILED, [given.machine])
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_run_that_is_cancelled_has_ended_with_all_that_had_not(begun: bool) -> None:
+    given = Given({"done": (), **DIAMOND, "bad": ()}, run_state=SCHEDULED)
+    if begun:
+        given.begin()
+        given.done("done")
+        given.start("load", "bad")
+        given.failed("bad")
+    step = given.cancel(now=NOW + 7, logs={"load": "[]"})
+    ended = {"done": SUCCESS, "bad": FAILED} if begun else {}
+    assert given.states() == {**dict.fromkeys(given.tasks, CANCELLED), **ended}
+    assert (given.run.state, given.run.ended, step.finished) == (CANCELLED, NOW + 7, [given.machine])
+    assert [attempt.task_id for attempt in step.changes.attempts] == (["load"] if begun else [])
+    assert {given.tasks[task_id].reason for task_id in DIAMOND} == {"its run was cancelled"}
+    assert given.tasks["load"].logs == ("[]" if begun else None)
+    assert step.events[-1] == RunFinished("nightly", "run-1", NOW + 7, CANCELLED)
+    assert told(step)[:-1] == [TaskCancelled] * (len(given.tasks) - len(ended))
+    assert (given.machine._open, ready(step)) == (0, [])
+
+
+@pytest.mark.parametrize("state", [SUCCESS, FAILED, CANCELLED])
+def test_a_run_that_has_ended_is_not_cancelled_any_more(state: ExecutionState) -> None:
+    given = Given({"a": ()}, run_state=state)
+    with pytest.raises(IllegalTransitionError):
+        given.cancel()
+    assert given.states() == {"a": SCHEDULED}
+
+
+def test_a_late_outcome_of_a_cancelled_attempt_is_no_success() -> None:
+    given = Given(CHAIN)
+    given.begin()
+    given.start("a")
+    given.cancelled("a")
+    for late in (given.succeeded, given.failed):
+        with pytest.raises(IllegalTransitionError):
+            late("a")
+    assert given.tasks["a"].state is CANCELLED
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_manual_retry_brings_back_what_was_cancelled_with_one_attempt_in_the_history(whole: bool) -> None:
+    given = Given(CHAIN)
+    given.begin()
+    given.start("a")
+    if whole:
+        given.cancel()
+    else:
+        given.cancelled("a")
+    step = given.reset("a", "b", "c")
+    assert step.changes.attempts == []  # it was archived when it was cancelled
+    assert given.tasks["a"] == TaskRecord("run-1", "a", 0, attempts=1)
+    assert (given.run.state, given.run.ended) == (SCHEDULED, None)
+    assert ready(given.begin()) == ["a"]
+    given.done("a", "b", "c")
+    assert given.run.state is SUCCESS
+
+
+def test_a_retry_that_nobody_asked_for_leaves_alone_what_was_cancelled() -> None:
+    given = Given({"bad": (), "stopped": (), "behind": ("stopped",)}, {"bad": FAILED, "stopped": CANCELLED, "behind": SKIPPED})
+    given.run.state = FAILED
+    given.machine.reset_failed(Step(), NOW, cancelled=False)
+    assert given.states() == {"bad": SCHEDULED, "stopped": CANCELLED, "behind": SCHEDULED}
+    given.begin()
+    given.done("bad")
+    assert (given.tasks["behind"].state, given.run.state) == (SKIPPED, FAILED)
 
 
 # --- manual retry ---

@@ -57,6 +57,16 @@ def test_a_failure_without_a_recorded_reason_says_so() -> None:
         run.raise_for_failure()
 
 
+def test_a_task_that_was_cancelled_is_named_unless_its_whole_run_was() -> None:
+    tasks = {"a": TaskInstance("a", state=ExecutionState.CANCELLED, reason="it was cancelled")}
+    with pytest.raises(RunFailedError) as caught:
+        WorkflowRun("r", "f", state=ExecutionState.FAILED, tasks=tasks).raise_for_failure()
+    assert caught.value.failures == {"a": "it was cancelled"}
+    with pytest.raises(RunFailedError) as caught:
+        WorkflowRun("r", "f", state=ExecutionState.CANCELLED, tasks=tasks).raise_for_failure()
+    assert caught.value.failures == {}
+
+
 def test_a_cancelled_run_raises_too() -> None:
     with pytest.raises(RunFailedError, match="cancelled"):
         WorkflowRun("r", "f", state=ExecutionState.CANCELLED).raise_for_failure()

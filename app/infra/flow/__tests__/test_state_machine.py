@@ -24,6 +24,7 @@ from hypothesis import strategies as st  # noqa: E402
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: E402
 
 from .. import (  # noqa: E402
+    Ask,
     AsyncFlow,
     Context,
     GraphChangedError,
@@ -36,6 +37,9 @@ from .. import (  # noqa: E402
     UnknownTaskError,
     WorkflowRun,
 )
+from ..cancelling import heed  # noqa: E402
+from ..runs import Runs  # noqa: E402
+from ..session import claimed  # noqa: E402
 from .conftest import FakeClock, make_store  # noqa: E402
 from .shapes import MANY  # noqa: E402
 from .stepped_loop import SteppedLoop, TurnWorker, turns_for_threads  # noqa: E402
@@ -43,6 +47,7 @@ from .test_crash_sweep import count_writes  # noqa: E402
 
 NO_CHECKS = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
 STOPS = ("dies", "fails", "is robbed", "is stopped")
+ENDED = ("success", "failed", "cancelled")
 INSIDE = {"a": (), "b": ("a",)}
 """The tasks of each subflow, and what each depends on."""
 
@@ -54,8 +59,8 @@ Tasks = dict[str, dict[str, Any]]
 class Model:
     """What the flow and its runs must be, as plain dicts.
 
-    A task is a dict: `state` is "waits", "success", "failed" or "skipped"; `value` is its output; `inside` are the tasks of a
-    subflow's run, by id, or None where it has none.
+    A task is a dict: `state` is "waits", "success", "failed", "skipped" or "cancelled"; `value` is its output; `inside` are the
+    tasks of a subflow's run, by id, or None where it has none, and `over` is whether that run has ended.
     """
 
     def __init__(self) -> None:
@@ -71,7 +76,7 @@ class Model:
 
     @staticmethod
     def new() -> dict[str, Any]:
-        return {"state": "waits", "value": None, "inside": None}
+        return {"state": "waits", "value": None, "inside": None, "over": None}
 
     def adopt(self, run_id: str) -> None:
         """The run takes up the tasks that the flow has got since."""
@@ -80,7 +85,7 @@ class Model:
 
     def go_on(self, run_id: str) -> None:
         """What becomes of a run that is taken up again, before any of its tasks runs."""
-        if self.runs[run_id]["state"] not in ("success", "failed"):
+        if self.runs[run_id]["state"] not in ENDED:
             self.adopt(run_id)
 
     def is_current(self, run_id: str) -> bool:
@@ -91,10 +96,10 @@ class Model:
     def ended(self, run_id: str) -> dict[str, Any]:
         """The run after a drive that nothing disturbs."""
         run = self.runs[run_id]
-        if run["state"] in ("success", "failed"):
+        if run["state"] in ENDED:
             return run
         tasks = self._ended({key: self.tasks[key]["after"] for key in self.tasks}, run["tasks"], "")
-        failed = any(task["state"] == "failed" for task in tasks.values())
+        failed = any(task["state"] in ("failed", "cancelled") for task in tasks.values())
         return {"state": "failed" if failed else "success", "tasks": tasks}
 
     def _ended(self, graph: dict[str, Any], before: Tasks, path: str) -> Tasks:
@@ -113,19 +118,19 @@ class Model:
 
     def _subflow(self, task_id: str, task: dict[str, Any]) -> dict[str, Any]:
         inside = task["inside"] or {inner: self.new() for inner in INSIDE}
-        if not any(inner["state"] == "waits" for inner in inside.values()):  # it failed: what did not succeed is tried again
+        if task["over"]:  # it failed, or was cancelled: what did not succeed is tried again
             inside = {name: inner if inner["state"] == "success" else self.new() for name, inner in inside.items()}
         inside = self._ended(INSIDE, inside, f"{task_id}.")
         if inside["a"]["state"] == inside["b"]["state"] == "success":
-            return {"state": "success", "value": inside["b"]["value"], "inside": inside}
-        return {"state": "failed", "value": None, "inside": inside}
+            return {"state": "success", "value": inside["b"]["value"], "inside": inside, "over": True}
+        return {"state": "failed", "value": None, "inside": inside, "over": True}
 
     def runs_as(self, path: str, pulled: list[Any]) -> dict[str, Any]:
         """A task that runs now."""
         verb, number = self.doing[path]
         if verb == "fails":
-            return {"state": "failed", "value": None, "inside": None}
-        return {"state": "success", "value": (path, verb, number, pulled), "inside": None}
+            return {**self.new(), "state": "failed"}
+        return {**self.new(), "state": "success", "value": (path, verb, number, pulled)}
 
     # --- a retry by hand ---
 
@@ -145,8 +150,39 @@ class Model:
         for other in self._downstream(task_id) if downstream else [task_id]:
             run["tasks"][other] = self.new()
         if goes_on:
-            run["tasks"][task_id]["inside"] = inside
+            run["tasks"][task_id].update(inside=inside, over=False if inner else task["over"])
         run["state"] = "scheduled"
+
+    # --- a cancellation ---
+
+    def cancel(self, run_id: str, path: str | None) -> bool:
+        """Cancel a run, or a task of it, that nobody drives. Raises KeyError where the path leads to nothing."""
+        run = self.runs[run_id]
+        if path is None:
+            if run["state"] in ENDED:
+                return False
+            run["state"] = "cancelled"
+            for task in run["tasks"].values():
+                self._cancel(task)
+            return True
+        task_id, _, inner = path.partition(".")
+        task = run["tasks"][task_id]
+        if inner:
+            if task["inside"] is None:
+                raise KeyError(path)
+            task = task["inside"][inner]
+        if task["state"] != "waits":
+            return False
+        self._cancel(task)
+        return True
+
+    def _cancel(self, task: dict[str, Any]) -> None:
+        if task["inside"] is not None and not task["over"]:
+            task["over"] = True
+            for inner in task["inside"].values():
+                self._cancel(inner)
+        if task["state"] == "waits":
+            task["state"] = "cancelled"
 
     def _downstream(self, task_id: str) -> set[str]:
         found = {task_id}
@@ -163,9 +199,10 @@ def stored(store: Store, run: WorkflowRun) -> dict[str, Any]:
     """A run as the store has it, in the words of the model; a task under way waits."""
     tasks: Tasks = {}
     for task in run.tasks.values():
-        inside = stored(store, store.load(task.child_run_id))["tasks"] if task.child_run_id is not None else None
+        child = stored(store, store.load(task.child_run_id)) if task.child_run_id is not None else None
         state = task.state.value if task.state not in ("scheduled", "running") else "waits"
-        tasks[task.task_id] = {"state": state, "value": task.output, "inside": inside}
+        inside, over = (None, None) if child is None else (child["tasks"], child["state"] in ENDED)
+        tasks[task.task_id] = {"state": state, "value": task.output, "inside": inside, "over": over}
     return {"state": run.state.value, "tasks": tasks}
 
 
@@ -353,7 +390,7 @@ class Machine(RuleBasedStateMachine):
         self.told.clear()
         self.executed.clear()
         known = run_id in self.model.runs
-        open_before = known and self.model.runs[run_id]["state"] not in ("success", "failed")
+        open_before = known and self.model.runs[run_id]["state"] not in ENDED
         finished = self._finished(run_id) if open_before else set[tuple[str, str]]()
         changed = known and not self.model.is_current(run_id) and open_before
 
@@ -405,7 +442,7 @@ class Machine(RuleBasedStateMachine):
             old, new = was.get(path, self.model.new()), would_be[path]
             facts = task["state"], task["value"]
             allowed = [(old["state"], old["value"]), (new["state"], new["value"])]
-            if old["state"] == "failed" and "." in path:  # of a subflow that is tried again
+            if old["state"] in ("failed", "cancelled") and "." in path:  # of a subflow that is tried again
                 allowed.append(("waits", None))
             assert facts in allowed, f"{path} is {facts}, and not one of {allowed}"
             if old["state"] == "skipped" and "." in path:
@@ -435,6 +472,42 @@ class Machine(RuleBasedStateMachine):
         flow.manual_retry(run_id, path, reset_downstream=downstream, adopt_graph=True)
         self.model.reset(run_id, path, downstream)
 
+    @rule(run_id=runs, data=st.data(), whole=st.booleans())
+    def cancel(self, run_id: str, data: st.DataObject, whole: bool) -> None:
+        path = None if whole else data.draw(st.sampled_from(sorted({*self.model.tasks, *self.model.doing})))
+        runs = self._runs_of(self.flow())
+        if run_id not in self.model.runs:
+            with pytest.raises(RunNotFoundError):
+                runs.cancel(run_id, path)
+            return
+        try:
+            expected = self.model.cancel(run_id, path)
+        except KeyError:  # it was declared after the run was made, or stands in a subflow that has not begun
+            with pytest.raises(UnknownTaskError):
+                runs.cancel(run_id, path)
+        else:
+            assert runs.cancel(run_id, path) is expected
+
+    @rule(run_id=runs, data=st.data(), whole=st.booleans())
+    def ask_an_owner_who_dies(self, run_id: str, data: st.DataObject, whole: bool) -> None:
+        """What was asked is done when the run is next taken."""
+        path = None if whole else data.draw(st.sampled_from(sorted({*self.model.tasks, *self.model.doing})))
+        if run_id not in self.model.runs:
+            return
+        lease = self.store.claim(run_id)
+        self.store.ask(run_id, Ask(run_id, path))
+        self.store.release(lease)
+        self.reopen()
+        with claimed(self.store, run_id) as lease:
+            heed(self.store, self.clock, lease)
+        with suppress(KeyError):
+            self.model.cancel(run_id, path)
+        assert self.store.asked(run_id) == []
+
+    @staticmethod
+    def _runs_of(flow: AsyncFlow) -> Runs:
+        return Runs(flow.definition, flow.store, flow._clock, flow._make_id, flow._worker, flow.events)
+
     @rule()
     def reopen(self) -> None:
         """The process ends, and another one comes."""
@@ -451,7 +524,7 @@ class Machine(RuleBasedStateMachine):
         other = self.store if self.kind == "memory" else make_store(self.kind, self.folder)
         lease = other.claim(run_id)
         state = self.model.runs[run_id]["state"]
-        if state not in ("success", "failed"):
+        if state not in ENDED:
             with pytest.raises(RunOwnedError):
                 self._drive(run_id, 0, lambda number, done, call: None)
         with pytest.raises(RunOwnedError):
@@ -475,7 +548,7 @@ class Machine(RuleBasedStateMachine):
 
     def _has_ended(self, run_id: str) -> bool:
         inside = self.store.list_children(run_id)
-        return self.store.load(run_id).state in ("success", "failed", "cancelled") and all(map(self._has_ended, inside))
+        return self.store.load(run_id).state in ENDED and all(map(self._has_ended, inside))
 
     # --- what always holds ---
 

@@ -37,7 +37,7 @@ from ..errors import (
     UnstorableValueError,
 )
 from ..models import AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
-from ..records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from ..records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
 from ..store import Store
 
 E = TypeVar("E", bound=BaseException)
@@ -351,6 +351,7 @@ class StoreContract(ABC):
             lambda: store.get_all_runs(),
             lambda: store.list_attempts("run"),
             lambda: store.claim("run"),
+            lambda: store.ask("run", Ask("run")),
             lambda: store.check(),
             lambda: store.prune(),
         ]
@@ -1124,6 +1125,109 @@ class StoreContract(ABC):
         assert second.run_id == first.run_id
         again.release(second)
         again.close()
+
+    # --- asking ---
+
+    def test_what_is_asked_comes_in_order_and_once_until_it_is_forgotten(self, tmp_path: Path) -> None:
+        """Asks of one run are none of another's, the same again is the same, and forgetting some leaves those that came since."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run(), a_run("other")]))
+        assert store.asked("run") == []
+        first, second, third = Ask("run", "a"), Ask("child", "sub.b"), Ask("run")
+        for ask in (first, second, first):
+            store.ask("run", ask)
+        store.ask("other", Ask("other", "x"))
+        assert store.asked("run") == [first, second]
+        store.ask("run", third)
+        store.forget_asks("run", [first, second])
+        assert store.asked("run") == [third]
+        store.ask("run", first)
+        assert store.asked("run") == [third, first]
+        store.forget_asks("run", [])
+        store.forget_asks("run")
+        store.forget_asks("run")
+        assert (store.asked("run"), store.asked("other")) == ([], [Ask("other", "x")])
+        assert (sorted(store.list_runs()), store.check()) == (["other", "run"], [])
+        store.close()
+
+    def test_nothing_is_asked_of_a_run_that_is_not_there(self, tmp_path: Path) -> None:
+        """Asking something of an unknown run is a `RunNotFoundError`, and nothing is kept of it."""
+        store = self.make_store(tmp_path)
+        with Raises(RunNotFoundError):
+            store.ask("unknown", Ask("unknown"))
+        assert store.asked("unknown") == []
+        store.close()
+
+    def test_stores_of_one_identity_share_what_is_asked(self, tmp_path: Path) -> None:
+        """What one of them was asked, the others are told at once in the same process, see, and see after a restart."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()]))
+        other = self._beside(store, tmp_path)
+        if other.identity != store.identity:  # asks of such a store are kept in memory: it has its runs to itself
+            other = store
+        told: list[str] = []
+        ends = [store.watch_asks("run", lambda: told.append("one")), other.watch_asks("run", lambda: told.append("other"))]
+        other.watch_asks("another", lambda: told.append("wrong"))()
+        other.ask("run", Ask("run", "a"))
+        assert sorted(set(told)) == ["one", "other"]
+        assert store.asked("run") == other.asked("run") == [Ask("run", "a")]
+        for end in ends:
+            end()
+            end()
+        told.clear()
+        other.ask("run", Ask("run"))
+        assert told == []
+        if other is not store:
+            other.close()
+            store = self._reopened(store, tmp_path)
+        assert store.asked("run") == [Ask("run", "a"), Ask("run")]
+        store.close()
+
+    def test_one_who_is_told_and_raises_harms_nobody(self, tmp_path: Path) -> None:
+        """What a callback raises goes to the log; the others are told, and the ask is kept."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run()]))
+        told: list[str] = []
+
+        def bad() -> None:
+            raise RuntimeError("bad")
+
+        ends = [store.watch_asks("run", bad), store.watch_asks("run", lambda: told.append("good"))]
+        store.ask("run", Ask("run"))
+        assert "good" in told
+        assert store.asked("run") == [Ask("run")]
+        for end in ends:
+            end()
+        store.close()
+
+    def test_any_id_can_be_asked_for(self, tmp_path: Path) -> None:
+        """Ids that are no file names, and ids that differ in little, are told apart, and none leaves the folder."""
+        store = self.make_store(tmp_path)
+        ids = ["../../evil", "/etc/passwd", "CON", "Aa", "aa", "a\nb", "x" * 5000, "x" * 4999, "ä", "a~b", "a"]
+        store.commit(Changes(new_runs=[a_run(run_id) for run_id in ids]))
+        outside = {path.name for path in tmp_path.parent.iterdir()}
+        for run_id in ids:
+            store.ask(run_id, Ask(run_id, f"task.of {run_id}"))
+        for run_id in ids:
+            assert store.asked(run_id) == [Ask(run_id, f"task.of {run_id}")]
+        assert {path.name for path in tmp_path.parent.iterdir()} == outside
+        assert sorted(store.list_runs()) == sorted(ids)
+        store.close()
+
+    def test_what_was_asked_of_a_run_goes_with_it(self, tmp_path: Path) -> None:
+        """A run that is pruned leaves no asks behind for one that is made with its id later."""
+        store = self.make_store(tmp_path)
+        ended = a_run("done", state=ExecutionState.SUCCESS, started=NOON, ended=NOON)
+        store.commit(Changes(new_runs=[ended, a_run()]))
+        store.ask("done", Ask("done"))
+        store.ask("run", Ask("run"))
+        try:
+            assert store.prune() == ["done"]
+        except StoreError:  # this kind of store removes none
+            store.close()
+            return
+        assert (store.asked("done"), store.asked("run")) == ([], [Ask("run")])
+        store.close()
 
     # --- committing at once ---
 
