@@ -47,9 +47,13 @@ class Admission:
 
     def put(self, record: TaskRecord) -> None:
         """Take in a task that may start."""
-        task = self._definition(record)
+        task = self._runs[record.run_id].tasks[record.task_id]
         if record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
-            self._ready.put(record, task.options.priority)
+            priority = task.options.priority
+            if priority:
+                self._ready.put(record, priority)
+            else:
+                self._ready.usual.append(record)
         else:  # it needs no slot
             self._subflows.append(record)
 
@@ -80,6 +84,8 @@ class Admission:
                 live = self._runs[record.run_id]
                 task = live.tasks[record.task_id]
                 lane = self._lane(live, task)
+                if lane.busy < lane.capacity and task.options.pool is None:  # as most
+                    return record, task, lane
                 if self._may_pass(record, task, lane, source):
                     return record, task, lane
         return None
@@ -132,9 +138,9 @@ class Admission:
         place = live.place(task)
         return self._lanes.loop if place is None else self._lanes.find(place)
 
-    def pool(self, task: TaskDefinition) -> Pool | None:
-        """The pool that a task takes slots of, if any."""
-        return None if task.options.pool is None else self._pool(task.options.pool).pool
+    def pool(self, name: str) -> Pool:
+        """The pool of that name."""
+        return self._pool(name).pool
 
     def _pool(self, name: str) -> PoolGate:
         gate = self._pools.get(name)

@@ -33,7 +33,8 @@ class Agenda(Generic[T]):
     """Items by the moment at which they are due, in seconds of a monotonic clock; of one moment, in the order of coming."""
 
     def __init__(self) -> None:
-        self._heap: list[Entry[T]] = []
+        self.entries: list[Entry[T]] = []
+        """A heap. While it is empty nothing is noted down, which is quicker to see than to ask."""
         self._made = 0
         self._struck = 0
 
@@ -41,13 +42,13 @@ class Agenda(Generic[T]):
         return f"<Agenda of {len(self)}>"
 
     def __len__(self) -> int:
-        return len(self._heap) - self._struck
+        return len(self.entries) - self._struck
 
     def put(self, due: float, item: T) -> Entry[T]:
         """Note an item down."""
         self._made += 1
         entry = Entry(due, self._made, item)
-        heapq.heappush(self._heap, entry)
+        heapq.heappush(self.entries, entry)
         return entry
 
     def strike(self, entry: Entry[T]) -> None:
@@ -56,28 +57,28 @@ class Agenda(Generic[T]):
             return
         entry.item = None
         self._struck += 1
-        if self._struck > FEW and self._struck * 2 > len(self._heap):
-            self._heap = [kept for kept in self._heap if kept.item is not None]
-            heapq.heapify(self._heap)
+        if self._struck > FEW and self._struck * 2 > len(self.entries):
+            self.entries = [kept for kept in self.entries if kept.item is not None]
+            heapq.heapify(self.entries)
             self._struck = 0
 
     def next_due(self) -> float | None:
         """When the first item is due; None where there is none."""
         self._drop_struck()
-        return self._heap[0].due if self._heap else None
+        return self.entries[0].due if self.entries else None
 
     def take_due(self, now: float) -> Iterator[T]:
         """Give out what is due by now, each once, in order."""
         while True:
             self._drop_struck()
-            if not self._heap or self._heap[0].due > now:
+            if not self.entries or self.entries[0].due > now:
                 return
-            entry = heapq.heappop(self._heap)
+            entry = heapq.heappop(self.entries)
             item, entry.item = entry.item, None
             assert item is not None
             yield item
 
     def _drop_struck(self) -> None:
-        while self._heap and self._heap[0].item is None:
-            heapq.heappop(self._heap)
+        while self.entries and self.entries[0].item is None:
+            heapq.heappop(self.entries)
             self._struck -= 1

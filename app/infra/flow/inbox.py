@@ -34,11 +34,12 @@ class Inbox:
     def deliver(self, outcome: Outcome) -> None:
         """Take an outcome, from any thread."""
         self._outcomes.append(outcome)
-        self.wake_from_anywhere()
+        if not self._called:  # asked after the outcome is there: the turn that was called for finds it
+            self.wake_from_anywhere()
 
     def wake_from_anywhere(self) -> None:
         """Have a turn made, from any thread."""
-        if self._called:  # asked after the outcome is there: the turn that was called for finds it
+        if self._called:
             return
         try:
             if threading.get_ident() == self._thread:

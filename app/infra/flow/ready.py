@@ -12,11 +12,13 @@ T = TypeVar("T")
 class Ready(Generic[T]):
     """A queue by priority. With the usual priority alone, as in most flows, it is a deque, and costs no more."""
 
-    __slots__ = ("_levels", "_order", "usual")
+    __slots__ = ("_levels", "_order", "is_plain", "usual")
 
     def __init__(self) -> None:
         self.usual: deque[T] = deque()
         """Those of priority 0."""
+        self.is_plain = True
+        """Whether there was never another priority: then `usual` is all there is."""
         self._levels: dict[int, deque[T]] = {}
         """Those of all others, and of 0 as soon as there are any."""
         self._order: list[int] = []
@@ -26,19 +28,15 @@ class Ready(Generic[T]):
         return f"<Ready: {len(self)}>"
 
     def __len__(self) -> int:
-        return sum(map(len, self._levels.values())) if self._levels else len(self.usual)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether there was never another priority than the usual one: then `usual` is all there is."""
-        return not self._levels
+        return len(self.usual) if self.is_plain else sum(map(len, self._levels.values()))
 
     def put(self, item: T, priority: int = 0) -> None:
         """Take an item in, behind those of its priority."""
         if not priority:
             self.usual.append(item)
             return
-        if not self._levels:
+        if self.is_plain:
+            self.is_plain = False
             self._levels[0] = self.usual
             self._order.append(0)
         level = self._levels.get(priority)
@@ -53,7 +51,7 @@ class Ready(Generic[T]):
 
     def best(self) -> int | None:
         """The highest priority that something has; None where there is nothing."""
-        if not self._levels:
+        if self.is_plain:
             return 0 if self.usual else None
         for negated in self._order:
             if self._levels[-negated]:

@@ -24,7 +24,7 @@ from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
-from .machine import BY_ITSELF, BY_RUN, RunMachine, Step
+from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
 from .records import Ask, Lease, TaskRecord
@@ -195,7 +195,7 @@ class Runner:
             self._attempts.start(call)
         if self._too_full:
             self._too_full = {live for live in self._too_full if live.outputs.let_go()}
-        if self._agenda or self._alarm is not None:
+        if self._alarm is not None or self._agenda.entries:
             self._set_alarm()
 
     def _try_commit(self, step: Step) -> bool:
@@ -258,7 +258,7 @@ class Runner:
         calls: list[Call] = []
         now, monotonic = self._clock.now(), self._clock.monotonic()
         for _ in range(MOST_STARTS):
-            if step.ready or step.finished or step.delayed or self._agenda:
+            if step.ready or step.finished or step.delayed or self._agenda.entries:
                 self._absorb(step, now, monotonic)
             admitted = self._admission.next(not self._limit or len(self._attempts) < self._limit)
             if admitted is None:
@@ -272,7 +272,8 @@ class Runner:
                     assert callable(task.params)
                     function = subflow_params_function(task.params, record.task_id)
                 call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
-                self._attempts.add(call, lane, monotonic, task.options, self._admission.pool(task))
+                pool = None if task.options.pool is None else self._admission.pool(task.options.pool)
+                self._attempts.add(call, lane, monotonic, task.options, pool)
                 calls.append(call)
             elif record.child_run_id is not None:
                 self._continue_subflow(step, live, record, now)
@@ -290,11 +291,12 @@ class Runner:
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
-        for due in self._agenda.take_due(monotonic):
-            if isinstance(due, TaskRecord):
-                self._admission.put(due)
-            else:
-                self._give_up(step, self._attempts.time_is_over(due, monotonic))
+        if self._agenda.entries:
+            for due in self._agenda.take_due(monotonic):
+                if isinstance(due, TaskRecord):
+                    self._admission.put(due)
+                else:
+                    self._give_up(step, self._attempts.time_is_over(due, monotonic))
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
@@ -342,7 +344,7 @@ class Runner:
             return
         if ExecutionState.is_terminal(child.run.state):
             # What somebody cancelled stays so, but for a manual retry: that begins to count anew.
-            child.machine.reset_failed(step, now, cancelled=record.try_number == 0)
+            child.machine.reset_failed(step, now, cancelled=record.try_number == record.interruptions)
         child.machine.begin(step, now)
 
     def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
@@ -380,66 +382,19 @@ class Runner:
 
     def _heed(self, step: Step) -> None:
         """Do what was asked of a run of the tree, and not done yet."""
+        from .heeding import Heeding  # late: few runs are asked for anything
+
         self._asked = False
+        heeding = Heeding(self._runs, self._attempts, step, self._clock.now(), self._clock.monotonic())
         for ask in self._store.asked(self._lease.run_id):
             if ask in self.heeded:
                 continue
             if ask.task_id is None and ask.run_id in (self._root.run.id, self._lease.run_id):
                 self._cancelling = True
                 return
-            found = self._find(ask)
-            if found is not None:
-                self._cancel_task(step, *found)
+            if heeding.heed(ask):
                 self.heeded.append(ask)
-
-    def _find(self, ask: Ask) -> tuple[LiveRun, TaskRecord] | None:
-        """The task that is meant, if it is in this tree. A subflow's run stands for the task that it is the inside of."""
-        live = self._runs.get(ask.run_id)
-        if live is None:
-            return None
-        if ask.task_id is None:
-            return live.parent
-        *names, task_id = ask.task_id.split(".")
-        for name in names:
-            record = live.machine.tasks.get(name)
-            inside = self._runs.get(record.child_run_id) if record is not None and record.child_run_id is not None else None
-            if inside is None:
-                return None
-            live = inside
-        record = live.machine.tasks.get(task_id)
-        return None if record is None or task_id not in live.graph else (live, record)
-
-    def _cancel_task(self, step: Step, live: LiveRun, record: TaskRecord) -> None:
-        """Cancel one task; of a subflow, all that is inside it."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
-        if ExecutionState.is_terminal(record.state):
-            return
-        inside = self._runs.get(record.child_run_id) if record.child_run_id is not None else None
-        if inside is None:
-            for call in self._attempts:
-                if call.key[1] is record:
-                    self._give_up(step, self._attempts.cancel(call, BY_ITSELF, monotonic))
-                    return
-        else:
-            self._cancel_inside(step, inside, now, monotonic)
-        live.machine.cancelled(step, record, now)
-
-    def _cancel_inside(self, step: Step, outermost: LiveRun, now: int, monotonic: float) -> None:
-        """Cancel a subflow's run and all below it, without waiting for attempts that are told to end."""
-        tree = {outermost}
-        for live in self._runs.values():
-            way = [live]
-            while way[-1] not in tree and (parent := way[-1].parent) is not None:
-                way.append(parent[0])
-            if way[-1] in tree:
-                tree.update(way)
-        for call in self._attempts:
-            if call.key[0] in tree:
-                self._attempts.cancel(call, BY_RUN, monotonic)
-                self._attempts.end(Outcome(call))
-        for live in tree:
-            if not ExecutionState.is_terminal(live.run.state):
-                live.machine.cancel(step, now)
+        self._settle(step, heeding.given_up)
 
     # --- waiting and stopping ---
 

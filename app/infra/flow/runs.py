@@ -22,7 +22,7 @@ from .run_tree import RunTree
 from .runner import Runner
 from .session import Session, claimed, heed_asks
 from .store import Store
-from .task_options import Capacities
+from .task_options import USUAL, Capacities
 
 
 class Runs:
@@ -46,7 +46,7 @@ class Runs:
         make_id: Callable[[], str],
         worker: Worker,
         events: EventManager,
-        capacities: Capacities,
+        capacities: Capacities = USUAL,
     ) -> None:
         self._definition = definition
         self._store = store

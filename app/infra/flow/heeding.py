@@ -1,0 +1,82 @@
+"""Cancels tasks and subflows of a tree of runs that is being driven.
+
+Knows runs in memory and the attempts under way; must not do I/O or know the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .attempts import Attempts
+from .cancelling import meant_by
+from .executors import Outcome
+from .live_run import LiveRun
+from .machine import BY_ITSELF, BY_RUN, Step
+from .models import ExecutionState
+from .records import Ask, TaskRecord
+
+
+class Heeding:
+    """One look at what is asked of a tree.
+
+    Args:
+        runs: the runs of the tree, by id.
+        attempts: what is under way in it.
+        step: takes the changes.
+        now: the time.
+        monotonic: the same, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, runs: Mapping[str, LiveRun], attempts: Attempts, step: Step, now: int, monotonic: float) -> None:
+        self._runs = runs
+        self._attempts = attempts
+        self._step = step
+        self._now = now
+        self._monotonic = monotonic
+        self.given_up: list[Outcome] = []
+        """Outcomes of attempts that cannot be waited for."""
+
+    def __repr__(self) -> str:
+        return f"<Heeding in {len(self._runs)} runs>"
+
+    def heed(self, ask: Ask) -> bool:
+        """Cancel the task that is meant, with all that is inside it; whether it is in the tree, and not the whole of that."""
+        meant = meant_by(ask, self._runs)
+        if meant is None:
+            return False
+        live, record = meant
+        if record is None:
+            return False
+        if record.task_id in live.graph and not ExecutionState.is_terminal(record.state):
+            self._cancel(live, record)
+        return True
+
+    def _cancel(self, live: LiveRun, record: TaskRecord) -> None:
+        inside = self._runs.get(record.child_run_id) if record.child_run_id is not None else None
+        if inside is not None:
+            self._cancel_inside(inside)
+        else:
+            for call in self._attempts:
+                if call.key[1] is record:  # it is told to end, and is cancelled when it has
+                    outcome = self._attempts.cancel(call, BY_ITSELF, self._monotonic)
+                    if outcome is not None:
+                        self.given_up.append(outcome)
+                    return
+        live.machine.cancelled(self._step, record, self._now)
+
+    def _cancel_inside(self, outermost: LiveRun) -> None:
+        """Cancel a subflow's run and all below it, without waiting for attempts that are told to end."""
+        tree = {outermost}
+        for live in self._runs.values():
+            way = [live]
+            while way[-1] not in tree and (parent := way[-1].parent) is not None:
+                way.append(parent[0])
+            if way[-1] in tree:
+                tree.update(way)
+        for call in self._attempts:
+            if call.key[0] in tree:
+                self._attempts.cancel(call, BY_RUN, self._monotonic)
+                self._attempts.end(Outcome(call))
+        for live in tree:
+            if not ExecutionState.is_terminal(live.run.state):
+                live.machine.cancel(self._step, self._now)
