@@ -125,7 +125,7 @@ class WorkerProcess:
                     raise EOFError
                 return self._pipe.recv()  # type: ignore[no-any-return]  # its last words
             if deadline is not None and time.monotonic() > deadline:
-                raise WorkerGoneError(self.pid, self.bury(), False, f"was not ready after {seconds:g} s, and was killed")
+                raise WorkerGoneError(self.pid, self.bury(), False, f"took more than {seconds:g} s to start and was killed")
 
     def _has_ended(self, seconds: float = 0.0) -> bool:
         """Whether it ends within so many seconds. Where the system lets us, without collecting its exit code: see `bury`."""
