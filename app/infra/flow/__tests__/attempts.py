@@ -75,7 +75,6 @@ class Tray:
                 await asyncio.sleep(0.001)
         raise AssertionError("no outcome was delivered")
 
-    @property
     def is_empty(self) -> bool:
         """Whether nothing was delivered that was not taken."""
         return self._outcomes.empty()

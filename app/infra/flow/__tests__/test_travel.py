@@ -151,7 +151,12 @@ def test_what_is_logged_is_bounded_there() -> None:
     lines = live_run(worker_tasks.one).codec.decode(outcome.logs or "")
     assert len(lines) == MAX_LOG_LINES + 1
     assert "100 more lines were left out" in lines[-1][2]
-    large = run_there(lambda ctx: [ctx.log("x" * MAX_TEXT) for _ in range(3)][0], live_run(worker_tasks.one).snapshot("only"))
+
+    def logs_long_lines(ctx: Context) -> None:
+        for _ in range(3):
+            ctx.log("x" * MAX_TEXT)
+
+    large = run_there(logs_long_lines, live_run(worker_tasks.one).snapshot("only"))
     assert (len(large.lines or ()), large.left_out) == (1, 2)
 
 
@@ -195,7 +200,7 @@ def test_what_can_be_imported_by_name_travels(function: Any) -> None:
     check_travels("load", function)
 
 
-def nested(ctx: Context) -> Any:
+def nested() -> Any:
     def inside(ctx: Context) -> None: ...
 
     return inside
@@ -205,8 +210,8 @@ def nested(ctx: Context) -> Any:
     ("function", "says"),
     [
         (lambda ctx: 1, r"the function .*test_travel\.<lambda> cannot be sent there: it is a lambda"),
-        (nested(Any), r"the function .*inside cannot be sent there: it is defined inside a function"),
-        (partial(nested(Any), 1), r"the function .*nested.*inside cannot be sent"),
+        (nested(), r"the function .*inside cannot be sent there: it is defined inside a function"),
+        (partial(nested(), 1), r"the function .*nested.*inside cannot be sent"),
         (Sevens(open(__file__)), "cannot be sent there: TypeError"),  # noqa: SIM115, PTH123
     ],
     ids=["lambda", "nested", "partial", "object"],
@@ -270,7 +275,7 @@ def test_what_cannot_be_imported_there_is_named(monkeypatch: pytest.MonkeyPatch)
     job = pack("only", worker_tasks.one, live_run(worker_tasks.one, codec=ValueCodec((worker_tasks.Row,))).snapshot("only"))
     with monkeypatch.context() as patch:
         patch.delattr(worker_tasks, "one")
-        with pytest.raises(CannotTravelError, match=r"the function .*worker_tasks\.one cannot be sent there: there, AttributeError"):
+        with pytest.raises(CannotTravelError, match=r"the function .*one cannot be sent there: there, AttributeError"):
             unpack(job)
     monkeypatch.delattr(worker_tasks, "Row")
     with pytest.raises(CannotTravelError, match="one of the registered types cannot be sent there: there, AttributeError"):
