@@ -49,14 +49,15 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         spawn = get_context("spawn")
+        self._end: list[int] = []
         self._pipe, theirs = spawn.Pipe()
         lifeline, self._lifeline = spawn.Pipe(duplex=False)
+        forks.watch(self)
         try:
             self._process = spawn.Process(target=main, args=(theirs, lifeline), name="night-batch worker", daemon=False)
             _start(self._process)
         except BaseException:
-            self._pipe.close()
-            self._lifeline.close()
+            self.after_fork()
             raise
         finally:
             theirs.close()
@@ -179,13 +180,13 @@ class WorkerProcess:
         with self._lock:
             if not self._gone:
                 self._gone = True
-                self.let_go()
+                self.after_fork()
             if self._killer is not None:
                 self._killer.cancel()
             return self._process.exitcode
 
-    def let_go(self) -> None:
-        """Close what is open here for it."""
+    def after_fork(self) -> None:
+        """Close what is open here for it. In a forked child, since a worker hears of its parent's end when nobody holds these."""
         self._pipe.close()
         self._lifeline.close()
         if sys.platform != "win32":
@@ -244,13 +245,9 @@ class WorkerPool:
         self.after_fork()
         forks.watch(self)
 
-    _all: set[WorkerProcess] = set()
-
     def after_fork(self) -> None:
-        """See `forks.Forkable`: the workers are the parent's. The pipes that tell them of its end are closed on this side."""
-        for worker in self._all:
-            worker.let_go()
-        self._all = set()
+        """See `forks.Forkable`: the workers are the parent's."""
+        self._all: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._lock = threading.Lock()
         self._sweeper: threading.Timer | None = None

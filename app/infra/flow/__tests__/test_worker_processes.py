@@ -160,6 +160,14 @@ async def test_what_a_task_leaves_behind_does_not_speak_into_the_next(desk: Desk
         assert (second.output, second.logs) == (first.output, None)
 
 
+async def test_what_a_task_forks_has_no_voice(desk: Desk) -> None:
+    """Its lines are lost, rather than mixed up with those of the task."""
+    outcome = await desk.run(worker_tasks.forks_a_child_that_logs)
+    assert outcome.output == "11"
+    assert "parent" in (outcome.logs or "")
+    assert "child" not in (outcome.logs or "")
+
+
 async def test_a_task_may_use_processes_itself(desk: Desk) -> None:
     assert (await desk.run(worker_tasks.uses_processes_itself)).output == "[1,4,9]"
 

@@ -178,6 +178,16 @@ def holds_the_lock(ctx: Context) -> None:
     ctypes.PyDLL(None).sleep(600)  # PyDLL keeps the interpreter's lock
 
 
+def forks_a_child_that_logs(ctx: Context) -> int:
+    ctx.log("parent")
+    child = os.fork()
+    if child == 0:
+        ctx.log("child")
+        ctx.heartbeat()
+        os._exit(11)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def square(number: int) -> int:
     return number * number
 
