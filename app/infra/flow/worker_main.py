@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
+from . import forks
 from .travel import Line, Reply, run_there, unpack
 
 READY, STARTED, LINE, BEAT, REPLY = range(5)
@@ -26,6 +27,13 @@ class _Voice:
         self._connection = connection
         self._lock = threading.Lock()
         self._attempt = 0
+        forks.watch(self)
+
+    def after_fork(self) -> None:
+        """A process that a task forks must not speak into the pipe, nor hold it open."""
+        self._attempt = -1
+        self._lock = threading.Lock()
+        self._connection.close()
 
     def say(self, word: int, content: Any = None) -> None:
         with self._lock:
@@ -65,7 +73,7 @@ def main(connection: Connection[Any, Any], lifeline: Connection[Any, Any]) -> No
         connection: attempts come in by it, and what becomes of them goes out.
         lifeline: nothing comes by it; it ends with the process that started this one.
     """
-    _prepare(connection, lifeline)
+    _prepare(lifeline)
     jobs: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_read, args=(connection, jobs), name="night-batch pipe", daemon=True).start()
     voice = _Voice(connection)
@@ -87,7 +95,7 @@ def main(connection: Connection[Any, Any], lifeline: Connection[Any, Any]) -> No
         del job, reply
 
 
-def _prepare(connection: Connection[Any, Any], lifeline: Connection[Any, Any]) -> None:
+def _prepare(lifeline: Connection[Any, Any]) -> None:
     """Make the process one that goes when its parent goes, with all that it started."""
     if sys.platform == "win32":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -98,8 +106,6 @@ def _prepare(connection: Connection[Any, Any], lifeline: Connection[Any, Any]) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # it was blocked so that a start is not cut off half-way
-    # A process that a task forks must not hold the pipe open, nor speak into it.
-    os.register_at_fork(after_in_child=connection.close)
     if sys.platform == "linux":
         import fcntl  # late: there is none on Windows
 

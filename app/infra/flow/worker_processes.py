@@ -49,14 +49,15 @@ class WorkerProcess:
 
     def __init__(self) -> None:
         spawn = get_context("spawn")
+        self._end: list[int] = []
         self._pipe, theirs = spawn.Pipe()
         lifeline, self._lifeline = spawn.Pipe(duplex=False)
+        forks.watch(self)
         try:
             self._process = spawn.Process(target=main, args=(theirs, lifeline), name="night-batch worker", daemon=False)
             _start(self._process)
         except BaseException:
-            self._pipe.close()
-            self._lifeline.close()
+            self.after_fork()
             raise
         finally:
             theirs.close()
@@ -125,7 +126,7 @@ class WorkerProcess:
                     raise EOFError
                 return self._pipe.recv()  # type: ignore[no-any-return]  # its last words
             if deadline is not None and time.monotonic() > deadline:
-                raise WorkerGoneError(self.pid, self.bury(), False, f"was not ready after {seconds:g} s, and was killed")
+                raise WorkerGoneError(self.pid, self.bury(), False, f"took more than {seconds:g} s to start and was killed")
 
     def _has_ended(self, seconds: float = 0.0) -> bool:
         """Whether it ends within so many seconds. Where the system lets us, without collecting its exit code: see `bury`."""
@@ -179,13 +180,13 @@ class WorkerProcess:
         with self._lock:
             if not self._gone:
                 self._gone = True
-                self.let_go()
+                self.after_fork()
             if self._killer is not None:
                 self._killer.cancel()
             return self._process.exitcode
 
-    def let_go(self) -> None:
-        """Close what is open here for it."""
+    def after_fork(self) -> None:
+        """Close what is open here for it. In a forked child, since a worker hears of its parent's end when nobody holds these."""
         self._pipe.close()
         self._lifeline.close()
         if sys.platform != "win32":
@@ -244,13 +245,9 @@ class WorkerPool:
         self.after_fork()
         forks.watch(self)
 
-    _all: set[WorkerProcess] = set()
-
     def after_fork(self) -> None:
-        """See `forks.Forkable`: the workers are the parent's. The pipes that tell them of its end are closed on this side."""
-        for worker in self._all:
-            worker.let_go()
-        self._all = set()
+        """See `forks.Forkable`: the workers are the parent's."""
+        self._all: set[WorkerProcess] = set()
         self._idle: list[WorkerProcess] = []
         self._lock = threading.Lock()
         self._sweeper: threading.Timer | None = None

@@ -210,9 +210,9 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     (WorkerDiedError("load", 4711, None, True), {"task_id": "load", "pid": 4711}, "its exit code is not known"),
     (WorkerDiedError("load", 4711, 1, False), {"task_id": "load", "pid": 4711}, 'under `if __name__ == "__main__":`'),
     (
-        WorkerDiedError("load", 4711, -9, False, "was not ready after 300 s, and was killed"),
+        WorkerDiedError("load", 4711, -9, False, "took more than 300 s to start and was killed"),
         {"task_id": "load", "pid": 4711},
-        "was not ready after 300 s, and was killed before",
+        "took more than 300 s to start and was killed before",
     ),
     (StoreError("runs.db", "the disk is full"), {"store": "runs.db", "problem": "the disk is full"}, "runs.db"),
     (StoreClosedError("runs.db"), {"store": "runs.db"}, "call open()"),
