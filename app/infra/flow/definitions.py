@@ -243,7 +243,7 @@ class FlowDefinition:
     def copy_from(self, other: FlowDefinition) -> None:
         """Take over all tasks of another definition, which stays independent of this one."""
         self._changeable().update(other.tasks)
-        self.executor, self.executors, self.says_where = other.executor, other.executors, other.says_where
+        self.says_where = self.says_where or other.says_where
         self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
         self._graph = None
 

@@ -12,8 +12,9 @@ from .definitions import FlowDefinition, TaskDefinition
 from .models import Attempt, ExecutionState, TaskType
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, redacted, redacted_tree
-from .retry_manager import NO_RETRY
+from .retry_manager import NO_RETRY, RetryPolicy
 from .store import Store
+from .task_options import DEFAULT, SubmitsWork
 from .views import to_datetime
 
 Hooks = tuple[Redact, ...]
@@ -76,6 +77,7 @@ def _run_details(flow: FlowDefinition, run: RunRecord | None, hooks: Hooks) -> d
 def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord | None, hooks: Hooks) -> dict[str, Any]:
     """A task that the flow no longer has, or that the run does not have, shows what there is of it."""
     kind = task.type if task else record.type if record else TaskType.TASK
+    options = task.options if task else DEFAULT
     return {
         "task_id": task_id,
         "type": kind.value,
@@ -84,8 +86,15 @@ def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord 
         "depends_on": list(task.depends_on) if task else [],
         "max_retries": task.retry.max_retries if task else 0,
         "retry_delay": task.retry.delay if task else 0.0,
+        "retry": _retry_details(task.retry) if task else None,
         "max_interruptions": task.retry.max_interruptions if task else NO_RETRY.max_interruptions,
         "on_interrupt": task.retry.on_interrupt if task else NO_RETRY.on_interrupt,
+        "timeout": options.timeout,
+        "heartbeat_timeout": options.heartbeat_timeout,
+        "executor": options.executor if options.executor is None else _executor_name(options.executor),
+        "pool": options.pool,
+        "pool_weight": options.pool_weight,
+        "priority": options.priority,
         "state": record.state.value if record else ExecutionState.NONE.value,
         "try_number": record.try_number if record else 0,
         "interruptions": record.interruptions if record else 0,
@@ -99,6 +108,22 @@ def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord 
         "reason": _text(record.reason, hooks) if record else None,
         "child_run_id": record.child_run_id if record else None,
     }
+
+
+def _retry_details(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "max_retries": policy.max_retries,
+        "delay": policy.delay,
+        "backoff": policy.backoff,
+        "max_delay": policy.max_delay,
+        "jitter": policy.jitter,
+        "retry_on": None if policy.retry_on is None else list(policy.retry_on),
+        "give_up_on": list(policy.give_up_on),
+    }
+
+
+def _executor_name(choice: str | SubmitsWork) -> str:
+    return choice if isinstance(choice, str) else type(choice).__name__
 
 
 def _description(task: TaskDefinition) -> str | None:

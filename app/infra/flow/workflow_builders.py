@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from .definitions import Dependencies, SubflowParams, TaskFunction
@@ -10,8 +10,9 @@ from .errors import ParallelError
 from .flow import AsyncFlow
 from .models import TaskType
 from .redaction import Redact
-from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt
+from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy
 from .store import Store
+from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork
 
 
 class FlowBuilder:
@@ -20,11 +21,37 @@ class FlowBuilder:
     Args:
         flow_name: the flow's name.
         store: where its runs live; a `MemoryStore` if none is given.
-        redact: as for `AsyncFlow`.
+        redact, executor, executors, pools, max_threads, max_processes, grace_period: as for `AsyncFlow`.
     """
 
-    def __init__(self, flow_name: str, store: Store | None = None, *, redact: Redact | None = None) -> None:
-        self._flow = AsyncFlow(flow_name, store, redact=redact)
+    def __init__(
+        self,
+        flow_name: str,
+        store: Store | None = None,
+        *,
+        redact: Redact | None = None,
+        executor: ExecutorChoice = None,
+        executors: Mapping[str, SubmitsWork] | None = None,
+        pools: Mapping[str, int] | None = None,
+        max_threads: int = MAX_THREADS,
+        max_processes: int | None = None,
+        grace_period: float | timedelta = GRACE_PERIOD,
+    ) -> None:
+        def make(store: Store | None) -> AsyncFlow:
+            return AsyncFlow(
+                flow_name,
+                store,
+                redact=redact,
+                executor=executor,
+                executors=executors,
+                pools=pools,
+                max_threads=max_threads,
+                max_processes=max_processes,
+                grace_period=grace_period,
+            )
+
+        self._make = make
+        self._flow = make(store)
         self._parallel: list[tuple[str, ...]] = []
 
     def __repr__(self) -> str:
@@ -41,6 +68,13 @@ class FlowBuilder:
         task_type: TaskType | str | None = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: float | timedelta | None = None,
+        heartbeat_timeout: float | timedelta | None = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
     ) -> FlowBuilder:
         """Add a task; see `AsyncFlow.add_task_definition`."""
         self._flow.add_task_definition(
@@ -52,6 +86,13 @@ class FlowBuilder:
             retry_delay=retry_delay,
             max_interruptions=max_interruptions,
             on_interrupt=on_interrupt,
+            retry=retry,
+            timeout=timeout,
+            heartbeat_timeout=heartbeat_timeout,
+            executor=executor,
+            pool=pool,
+            pool_weight=pool_weight,
+            priority=priority,
         )
         return self
 
@@ -66,6 +107,7 @@ class FlowBuilder:
         params: SubflowParams = None,
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
     ) -> FlowBuilder:
         """Add a nested flow; see `AsyncFlow.add_subflow_definition`."""
         self._flow.add_subflow_definition(
@@ -77,6 +119,7 @@ class FlowBuilder:
             params=params,
             max_interruptions=max_interruptions,
             on_interrupt=on_interrupt,
+            retry=retry,
         )
         return self
 
@@ -113,6 +156,6 @@ class FlowBuilder:
                 for downstream in task_ids:
                     if upstream != downstream and graph.is_upstream(upstream, of=downstream):
                         raise ParallelError(self._flow.flow_name, upstream, downstream)
-        built = AsyncFlow(self._flow.flow_name, self._flow.store, redact=self._flow.definition.redact)
+        built = self._make(self._flow.store)
         built.definition.copy_from(self._flow.definition)
         return built

@@ -105,6 +105,12 @@ def beats(ctx: Context) -> None:
         ctx.heartbeat()
 
 
+def beats_for_a_while(ctx: Context) -> None:
+    for _ in range(30):
+        time.sleep(0.1)
+        ctx.heartbeat()
+
+
 def crashes(ctx: Context) -> None:
     ctx.log("about to crash")
     ctypes.string_at(0)
