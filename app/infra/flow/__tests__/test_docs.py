@@ -25,10 +25,9 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M) if page.is_file() else []
 
 
-def python(*arguments: str, cwd: Path, source: str | None = None) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
-        input=source,
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
@@ -45,12 +44,16 @@ PRINTS = [
     "3",
     "7",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
+    "332833500",
+    "49",
 ]
 
 
 @pytest.mark.parametrize(("block", "prints"), [*zip(blocks(README, "python"), PRINTS)])
 def test_each_python_block_of_the_readme_runs_and_prints_what_it_says(block: str, prints: str, tmp_path: Path) -> None:
-    ran = python("-", cwd=tmp_path, source=block)
+    script = tmp_path / "script.py"
+    script.write_text(block)
+    ran = python(script.name, cwd=tmp_path)
     assert (ran.stdout.strip(), ran.returncode) == (prints, 0), ran.stderr
 
 
