@@ -286,25 +286,20 @@ class Runner:
 
     def _absorb(self, step: Step, now: int, monotonic: float) -> None:
         """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
+        if self._agenda.entries:  # first: an attempt that is given up may end a run
+            for due in self._agenda.take_due(monotonic):
+                if isinstance(due, TaskRecord):
+                    self._admission.put(due)
+                elif (outcome := self._attempts.time_is_over(due, monotonic)) is not None:
+                    self._settle(step, (outcome,))
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
-        if self._agenda.entries:
-            for due in self._agenda.take_due(monotonic):
-                if isinstance(due, TaskRecord):
-                    self._admission.put(due)
-                else:
-                    self._give_up(step, self._attempts.time_is_over(due, monotonic))
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
-
-    def _give_up(self, step: Step, outcome: Outcome | None) -> None:
-        """Go on without an attempt that was told to end and cannot be waited for, if that is what was found."""
-        if outcome is not None:
-            self._settle(step, (outcome,))
 
     # --- subflows ---
 

@@ -212,6 +212,25 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_program(tmp_path: P
     assert b"TaskTimeoutError" in done.stdout, done
 
 
+async def test_a_task_that_is_given_up_inside_a_subflow_ends_that_too(flow: AsyncFlow, held: HeldClock) -> None:
+    released, begun = threading.Event(), threading.Event()
+    inner = AsyncFlow("inner")
+
+    @inner.task(timeout=3)
+    def hangs(ctx: Context) -> None:
+        begun.set()
+        released.wait(30)
+
+    flow.add_subflow_definition("in", inner)
+    drive = await driving(flow)
+    await until(begun.is_set)
+    await held.forward(3.1)
+    await until(drive.done)
+    released.set()
+    assert states_of(drive.result()) == {"in": "failed"}
+    assert "in.hangs: " in str(drive.result().tasks["in"].reason)
+
+
 # --- heartbeats ---
 
 
