@@ -15,7 +15,9 @@ import pytest
 FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
-PURE = frozenset({"graph", "machine", "retry_manager", "models", "errors", "records", "events"})
+PURE = frozenset(
+    {"agenda", "graph", "machine", "retry_manager", "models", "errors", "ready", "records", "events", "task_options"}
+)
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})
 # The layout that people rely on: these rooms keep their names and their jobs.
