@@ -117,7 +117,7 @@ def run(options: Options, chosen: Set[str]) -> Iterator[Line]:
             for shape in shapes:
                 graph = dict(SHAPES[shape](tasks))
                 ours = in_fresh_folder(partial(seconds, graph, executor if kind.brought else name), 1e6 / tasks)
-                measures = {"by hand": partial(by_hand, executor, graph), "ours": ours}
+                measures: dict[str, Callable[[], float]] = {"by hand": partial(by_hand, executor, graph), "ours": ours}
                 found = interleaved(measures, options.rounds)
                 yield compared(f"{name}-{shape}", budget, GOAL, found["ours"], "by hand", found["by hand"])
 

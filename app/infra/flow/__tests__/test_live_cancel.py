@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from .. import (
     UnknownTaskError,
     WorkflowRun,
 )
+from .attempts import until
 from .conftest import events_of, make_store, returns, states_of
 from .held_clock import settle
 
@@ -40,15 +40,6 @@ def script(text: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", source], cwd=root, capture_output=True, text=True, timeout=50)
 
 
-async def until(what: Callable[[], bool]) -> None:
-    """Wait for something that a thread or another process brings about."""
-    for _ in range(2000):
-        if what():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about within ten seconds")
-
-
 async def driving(flow: AsyncFlow, *tasks: str, **options: Any) -> asyncio.Task[WorkflowRun]:
     """Have the run "r" driven beside the test; so far that these tasks (or all that wait for nothing) are running."""
     drive = asyncio.create_task(flow.run_until_complete(flow.init_run(run_id="r"), **options))
@@ -63,6 +54,20 @@ async def driving(flow: AsyncFlow, *tasks: str, **options: Any) -> asyncio.Task[
     await until(begun)
     await settle()
     return drive
+
+
+class Deaf:
+    """A coroutine that does not end when it is cancelled, but when it is released."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    async def task(self, ctx: Context) -> None:
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                pass
 
 
 # --- whole runs ---
@@ -138,20 +143,12 @@ async def test_what_ended_well_before_it_heard_of_the_cancellation_counts() -> N
 
 async def test_a_coroutine_that_swallows_its_cancellation_does_not_hang_the_run() -> None:
     flow = AsyncFlow("f", grace_period=0.05)
-    released = asyncio.Event()
-
-    @flow.task
-    async def deaf(ctx: Context) -> None:
-        while not released.is_set():
-            try:
-                await released.wait()
-            except asyncio.CancelledError:
-                pass
-
+    deaf = Deaf()
+    flow.add_task_definition("deaf", deaf.task)
     drive = await driving(flow)
     flow.cancel("r")
     assert (await asyncio.wait_for(drive, 10)).state == "cancelled"
-    released.set()
+    deaf.released.set()
     await settle()
     assert flow.store.load("r").tasks["deaf"].state == "cancelled"
 
@@ -355,16 +352,8 @@ async def test_a_task_of_the_run_may_cancel_it() -> None:
 
 async def test_who_is_cancelled_while_the_run_is_gets_a_cancellation() -> None:
     flow = AsyncFlow("f", grace_period=30)
-    released = asyncio.Event()
-
-    @flow.task
-    async def deaf(ctx: Context) -> None:
-        while not released.is_set():
-            try:
-                await released.wait()
-            except asyncio.CancelledError:
-                pass
-
+    deaf = Deaf()
+    flow.add_task_definition("deaf", deaf.task)
     drive = await driving(flow)
     flow.cancel("r")
     await settle()
@@ -374,4 +363,4 @@ async def test_who_is_cancelled_while_the_run_is_gets_a_cancellation() -> None:
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(drive, 10)
     assert flow.store.load("r").state == "cancelled"
-    released.set()
+    deaf.released.set()

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from .. import AsyncFlow, CannotTravelError, RetryPolicy, SQLiteStore, WorkerDiedError, WorkflowRun
 from . import worker_tasks
+from .attempts import until
 from .conftest import states_of
 from .processes import PACKAGE, ROOT, needs_posix
 from .test_worker_processes import is_alive
@@ -31,15 +31,6 @@ def notes(tmp_path: Path) -> Path:
 def made(**options: Any) -> AsyncFlow:
     """A flow whose functions run in processes."""
     return AsyncFlow("f", executor="process", max_processes=2, **options)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    """Wait for something that other processes bring about."""
-    for _ in range(6000):
-        if what():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about within thirty seconds")
 
 
 def noted(notes: Path) -> list[list[str]]:

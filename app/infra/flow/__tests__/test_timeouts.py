@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from .. import AsyncFlow, Context, InvalidOptionError, RetryPolicy, RunTimeoutError, SQLiteStore, TaskTimeoutError, WorkflowRun
+from .attempts import until
 from .conftest import returns, run, states_of
 from .held_clock import HeldClock, settle
 
@@ -34,15 +34,6 @@ async def driving(flow: AsyncFlow, **options: Any) -> asyncio.Task[WorkflowRun]:
     drive = asyncio.create_task(flow.run_until_complete("r", **options))
     await until(lambda: drive.done() or flow.store.load("r").state != "scheduled")
     return drive
-
-
-async def until(what: Callable[[], bool]) -> None:
-    """Wait for something that a real thread brings about."""
-    for _ in range(2000):
-        if what():
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("it did not come about within ten seconds")
 
 
 # --- coroutines ---
