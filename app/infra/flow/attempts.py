@@ -136,9 +136,10 @@ class Attempts:
             As `time_is_over`.
         """
         held = self._held.setdefault(call, _Held(DEFAULT, None, None))
-        if held.failure is not None or held.cancelled is not None:
+        told = held.failure is not None or held.cancelled is not None
+        held.failure, held.cancelled = None, held.cancelled or reason  # a time-out may be followed by a retry: this must not
+        if told:
             return None
-        held.cancelled = reason
         if held.entry is not None:
             self._agenda.strike(held.entry)
         return self._tell(call, held, now)

@@ -144,6 +144,26 @@ async def test_a_hundred_thousand_seconds_of_time_out_leave_no_alarm_behind(flow
     assert {task.get_name() for task in asyncio.all_tasks()} == {asyncio.current_task().get_name()}  # type: ignore[union-attr]
 
 
+async def test_a_task_that_is_cancelled_while_its_time_is_over_is_not_tried_again(flow: AsyncFlow, held: HeldClock) -> None:
+    released = asyncio.Event()
+
+    @flow.task("deaf", timeout=3, max_retries=5)
+    async def deaf(ctx: Context) -> None:
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                pass
+
+    drive = await driving(flow)
+    await held.forward(4)
+    assert flow.cancel_task("r", "deaf")
+    await held.forward(5)
+    await until(drive.done)
+    released.set()
+    assert states_of(drive.result()) == {"deaf": "cancelled"}
+
+
 # --- threads ---
 
 
