@@ -40,6 +40,9 @@ from {package} import (
     AsyncFlow, FlowError, JsonStore, OwnershipLostError, RunNotFoundError, RunOwnedError, SQLiteStore
 )
 
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests under nohup has it ignored
+
 KIND, FOLDER, OPTIONS = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3])
 
 def make_store(**options):
