@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import enum
 import pickle
+from functools import partial
 from typing import Any
 
+import pytest
+
+from .. import CannotTravelError
 from ..codec import ValueCodec
 from ..models import ExecutionState, TaskType
 from ..records import RunRecord, TaskRecord, columns_of
 from ..snapshot import Snapshot
+from ..travel import _is_found_by_name, check_travels
+from . import cluster_tasks
 
 
 class Colour(enum.Enum):
@@ -54,3 +60,22 @@ def test_types_of_the_users_and_codecs_of_their_own_are_sent_along() -> None:
 def test_a_task_without_much_is_sent_in_little() -> None:
     """Pickling is most of what sending costs: 800 bytes of class and field names took three times as long as 300 of values."""
     assert len(pickle.dumps(snapshot(), pickle.HIGHEST_PROTOCOL)) < 350
+
+
+def test_what_stands_at_the_top_of_a_module_is_let_pass_without_being_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else is: what is no longer there under its name, is nested, or wears another's name."""
+
+    def nested(ctx: object) -> None: ...
+
+    function = cluster_tasks.square
+    assert _is_found_by_name(function) and _is_found_by_name(Colour) is False  # a class with a metaclass may say how it is sent
+    assert _is_found_by_name(Snapshot)
+    assert not any(map(_is_found_by_name, (nested, lambda ctx: 1, partial(function), pickle.dumps)))
+    monkeypatch.setattr(cluster_tasks, "square", nested)
+    assert not _is_found_by_name(function)
+    with pytest.raises(CannotTravelError, match="square"):
+        check_travels("only", function)
+    monkeypatch.undo()
+    for module in ("no such module", None, 7, []):
+        monkeypatch.setattr(nested, "__module__", module)
+        assert not _is_found_by_name(nested)
