@@ -76,6 +76,7 @@ def test_what_stands_at_the_top_of_a_module_is_let_pass_without_being_tried(monk
     with pytest.raises(CannotTravelError, match="square"):
         check_travels("only", function)
     monkeypatch.undo()
-    for module in ("no such module", None, 7, []):
+    modules: list[object] = ["no such module", None, 7, []]
+    for module in modules:
         monkeypatch.setattr(nested, "__module__", module)
         assert not _is_found_by_name(nested)
