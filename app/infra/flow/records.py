@@ -49,12 +49,13 @@ class TaskRecord:
         return self.try_number + 1 - self.interruptions
 
 
-_columns_of_task = attrgetter(*TaskRecord.__slots__)
+columns_of = attrgetter(*TaskRecord.__slots__)
+"""All that a task's record holds, in the order of its fields."""
 
 
 def copy_of(task: TaskRecord) -> TaskRecord:
     """A record of the same content. In a tenth of the time of `copy.copy`."""
-    return TaskRecord(*_columns_of_task(task))
+    return TaskRecord(*columns_of(task))
 
 
 @dataclass(slots=True)

@@ -13,9 +13,11 @@ from typing import Any
 from .codec import ValueCodec
 from .errors import NotSentError, NotUpstreamError
 from .late_dataclass import dataclass
-from .models import ExecutionState, WorkflowRun
-from .records import RunRecord, TaskRecord, copy_of
+from .models import ExecutionState, TaskType, WorkflowRun
+from .records import RunRecord, TaskRecord, columns_of, copy_of
 from .views import TaskTable, workflow_run
+
+_PLAIN = ValueCodec()
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,18 @@ class Snapshot:
             parent_task_id=run.parent_task_id,
         )
         return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
+        run = self.run
+        about_run = (run.id, run.flow_name, run.created, run.state.value, run.started, run.ended)
+        tasks = []
+        for task in self.tasks.values():
+            run_id, task_id, position, kind, state, *rest = columns_of(task)
+            tasks.append((run_id, task_id, position, kind.value, state.value, *rest))
+        codec = self.codec
+        sent = codec.max_size if type(codec) is ValueCodec and codec._types == _PLAIN._types else codec
+        return _received, (about_run, (run.parent_run_id, run.parent_task_id), self.task_id, self.params, tasks, sent)
 
     # --- what the task sees: the Scope of its context ---
 
@@ -93,3 +107,28 @@ class Snapshot:
         """Itself: it holds one task."""
         assert task_id == self.task_id
         return self
+
+
+_codecs: dict[int, ValueCodec] = {}
+
+
+def _received(
+    about_run: tuple[str, str, int, str, int | None, int | None],
+    parent: tuple[str | None, str | None],
+    task_id: str,
+    params: Mapping[str, str],
+    tasks: Sequence[tuple[Any, ...]],
+    codec: ValueCodec | int,
+) -> Snapshot:
+    """What `Snapshot.__reduce__` took apart."""
+    run_id, flow_name, created, state, started, ended = about_run
+    run = RunRecord(run_id, flow_name, "", "", created, ExecutionState(state), started, ended, *parent)
+    records: dict[str, TaskRecord] = {}
+    for run_id, sent_id, position, kind, state, *rest in tasks:
+        records[sent_id] = TaskRecord(run_id, sent_id, position, TaskType(kind), ExecutionState(state), *rest)
+    if isinstance(codec, int):
+        known = _codecs.get(codec)
+        if known is None:
+            known = _codecs[codec] = ValueCodec(max_size=codec)
+        codec = known
+    return Snapshot(run, task_id, params, records, codec)

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import copy_context
+from types import FunctionType
 from typing import Any, cast
 
 from .context import MAX_LOG_LINES, Context, _current
@@ -196,6 +197,8 @@ def _name_of(thing: object) -> str:
 
 def _check(task_id: str, what: str, thing: object) -> None:
     """Try it, and look whether it leans on a main script that nobody can import."""
+    if _is_found_by_name(thing):  # as nearly all are: no need to try
+        return
     import io  # late: only for tasks that run in other processes
     import pickle  # late: only for tasks that run in other processes
 
@@ -221,6 +224,14 @@ def _check(task_id: str, what: str, thing: object) -> None:
     if leans_on_main and not _main_can_be_imported():
         problem = "it is defined in an interactive session or a script that is no file, which cannot be imported"
         raise CannotTravelError(task_id, what, problem)
+
+
+def _is_found_by_name(thing: object) -> bool:
+    """Whether it is a function, or a class, at the top level of a module that is not the main script."""
+    if type(thing) is not FunctionType and type(thing) is not type:
+        return False
+    module: object = thing.__module__  # whatever somebody set it to
+    return type(module) is str and module != "__main__" and vars(sys.modules.get(module, object)).get(thing.__qualname__) is thing
 
 
 def _main_can_be_imported() -> bool:

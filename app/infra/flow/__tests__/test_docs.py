@@ -7,7 +7,9 @@ import re
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -25,11 +27,11 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.S | re.M) if page.is_file() else []
 
 
-def python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str, cwd: Path, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [ROOT, *path])), "PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -59,6 +61,22 @@ def test_each_python_block_of_the_readme_runs_and_prints_what_it_says(block: str
 
 def test_no_block_of_the_readme_is_left_out() -> None:
     assert len(blocks(README, "python")) == len(PRINTS)
+
+
+SCALING = ROOT / "docs" / "scaling.md"
+
+
+@pytest.mark.parametrize("block", blocks(SCALING, "python"), ids=lambda block: block.split()[1])
+def test_each_python_block_of_the_scaling_page_runs(block: str, tmp_path: Path) -> None:
+    """Beside the page's tasks.py; what needs a package or a cluster that is not there is read by the compiler alone."""
+    name, needs = re.fullmatch(r"# (\w+\.py)(?: \(needs (.*)\))?", block.partition("\n")[0]).groups()  # type: ignore[union-attr]
+    compile(block, name, "exec")
+    if name == "tasks.py" or needs and ("cluster" in needs or find_spec(needs) is None):
+        return
+    (tmp_path / "tasks.py").write_text(blocks(SCALING, "python")[0])
+    (tmp_path / name).write_text(block)
+    ran = python(name, cwd=tmp_path, path=[tmp_path])
+    assert (ran.stdout.strip(), ran.returncode) == ("success 2666466670000", 0), ran.stderr
 
 
 def test_the_state_diagrams_are_those_of_the_edge_tables() -> None:
