@@ -286,17 +286,17 @@ class Runner:
 
     def _absorb(self, step: Step, now: int, monotonic: float) -> None:
         """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
-        while step.finished:
-            self._finish_subflow(step, step.finished.pop(), now)
-        for record, delay in step.delayed:
-            self._agenda.put(monotonic + delay, record)
-        step.delayed.clear()
-        if self._agenda.entries:
+        if self._agenda.entries:  # first: an attempt that is given up may end its run, or wait for the next one
             for due in self._agenda.take_due(monotonic):
                 if isinstance(due, TaskRecord):
                     self._admission.put(due)
                 else:
                     self._give_up(step, self._attempts.time_is_over(due, monotonic))
+        while step.finished:
+            self._finish_subflow(step, step.finished.pop(), now)
+        for record, delay in step.delayed:
+            self._agenda.put(monotonic + delay, record)
+        step.delayed.clear()
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
