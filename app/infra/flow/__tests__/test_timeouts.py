@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, InvalidOptionError, RetryPolicy, RunTimeoutError, SQLiteStore, TaskTimeoutError, WorkflowRun
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    InvalidOptionError,
+    RetryPolicy,
+    RunTimeoutError,
+    SQLiteStore,
+    TaskTimeoutError,
+    WorkflowRun,
+)
 from .conftest import returns, run, states_of
 from .held_clock import HeldClock, settle
 
@@ -212,55 +222,6 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_program(tmp_path: P
     assert b"TaskTimeoutError" in done.stdout, done
 
 
-import sys; sys.path.insert(0,'/tmp/wt/h1')
-import asyncio, time, os
-from app.infra.flow.executors import Call
-from app.infra.flow.context import Context
-from app.infra.flow.snapshot import Snapshot
-from app.infra.flow.records import RunRecord, TaskRecord
-from app.infra.flow.codec import ValueCodec
-from app.infra.flow.remote_executors import ProcessExecutor, SubmitExecutor
-from app.infra.flow import remote_executors
-def quick(ctx): return 1
-def pid(ctx):
-    ctx.log("hello"); ctx.heartbeat(); ctx.params["x"]=2
-    return os.getpid()
-async def apid(ctx):
-    await asyncio.sleep(0); return os.getpid()
-def die(ctx): os._exit(3)
-def seg(ctx):
-    import ctypes; ctypes.string_at(0)
-def sl(ctx): time.sleep(100)
-def err(ctx): 1/0
-def gil(ctx):
-    10**(10**8)
-def scope():
-    rec=TaskRecord("r","t",0)
-    run=RunRecord("r","f","{}","",0)
-    return Snapshot.of(run,{},[rec],ValueCodec()),rec
-async def main():
-    q=asyncio.Queue(); loop=asyncio.get_running_loop()
-    ex=ProcessExecutor(lambda o: loop.call_soon_threadsafe(q.put_nowait,o),2)
-    def call(f):
-        s,rec=scope(); c=Call(f.__name__,f,Context(s,rec),"n"); ex.start(c); return c
-    t=time.time()
-    for f in (quick,pid,apid,err,die,seg): 
-        t=time.time(); call(f); o=await q.get(); print(f.__name__, o.output,o.params,o.logs,o.failure and o.failure.traceback, time.time()-t)
-    c=call(sl); await asyncio.sleep(.3); t=time.time(); print(ex.stop(c)); o=await q.get(); print(o.interrupted,o.failure,time.time()-t)
-    call(quick); call(quick); await q.get(); await q.get()
-    t=time.time()
-    for i in range(300): call(quick); await q.get()
-    print("warm serial per task", (time.time()-t)/300)
-    t=time.time()
-    for i in range(300): call(quick)
-    for i in range(300): await q.get()
-    print("warm 2 par per task", (time.time()-t)/300)
-    print(remote_executors.POOL)
-    call(sl)
-if __name__=="__main__":
-    asyncio.run(main()); print("end")
-
-
 async def test_a_thread_that_was_given_up_is_tried_again_after_its_delay(flow: AsyncFlow, held: HeldClock) -> None:
     """Nothing else happens in the turn in which it is given up: the wait must be noted down all the same."""
     released = threading.Event()
@@ -287,11 +248,34 @@ async def test_a_subflow_ends_with_the_thread_that_was_given_up_in_it(held: Held
     inner = AsyncFlow("inner").add_task_definition("hangs", lambda ctx: bool(released.wait(30)), timeout=3)
     flow = AsyncFlow("timed", clock=held).add_subflow_definition("in", inner).add_task_definition("beside", returns(1))
     drive = await driving(flow)
-    await until(lambda: flow.store.load("r").get_all_tasks_recursive(flow.store)["in.hangs"].state == "running")
+    await until(
+        lambda: (
+            "in.hangs" in (found := flow.store.load("r").get_all_tasks_recursive(flow.store))
+            and found["in.hangs"].state == "running"
+        )
+    )
     await held.forward(3.1)
     await until(drive.done)
     released.set()
     assert states_of(flow.store.load("r")) == {"in": "failed", "beside": "success"}
+
+
+async def test_the_time_of_an_attempt_counts_from_its_beginning_and_not_while_its_start_is_being_stored(
+    flow: AsyncFlow, held: HeldClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds the store for longer than the time-out: the task has not been late."""
+    commit = flow.store.commit
+
+    def slow(changes: Changes) -> None:
+        held.pass_time(60)
+        commit(changes)
+
+    monkeypatch.setattr(flow.store, "commit_at_once", lambda changes: False)
+    flow.add_task_definition("quick", returns(1), timeout=3, heartbeat_timeout=2)
+    flow.init_run(run_id="r")
+    monkeypatch.setattr(flow.store, "commit", slow)
+    ended = await flow.run_until_complete("r")
+    assert states_of(ended) == {"quick": "success"}
 
 
 # --- heartbeats ---
