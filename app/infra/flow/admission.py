@@ -98,6 +98,9 @@ class Admission:
             self._crowded = [gate for gate in self._crowded if gate.parked]
             for gate in self._crowded:
                 first = gate.parked.best()
+                while first is not None and gate.parked.head().state is not _SCHEDULED:
+                    gate.parked.take()  # it was cancelled while it waited, and must not keep those behind it waiting
+                    first = gate.parked.best()
                 # Those that wait at a gate came earlier than those of the same priority that are only ready now.
                 if first is not None and (best is None or first >= best) and gate.has_room():
                     best, source = first, gate.parked

@@ -5,7 +5,7 @@ Knows executors and moments; must not know runs or stores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from .agenda import Agenda, Entry
@@ -24,12 +24,12 @@ Due = TaskRecord | Call
 class _Held:
     """What an attempt has that most have not: slots of a pool, a time-out, or a verdict."""
 
-    __slots__ = ("cancelled", "deadline", "entry", "failure", "options", "pool")
+    __slots__ = ("began", "cancelled", "entry", "failure", "options", "pool")
 
-    def __init__(self, options: TaskOptions, pool: Pool | None, deadline: float | None) -> None:
+    def __init__(self, options: TaskOptions, pool: Pool | None, began: float) -> None:
         self.options = options
         self.pool = pool
-        self.deadline = deadline
+        self.began = began
         self.entry: Entry[Due] | None = None
         self.failure: Failure | None = None
         """Why it has failed, whatever becomes of it."""
@@ -69,19 +69,21 @@ class Attempts:
         lane.busy += 1
         self._calls[call] = lane, monotonic
         if options is not DEFAULT and (pool is not None or options.timeout is not None or options.heartbeat_timeout is not None):
-            deadline = None if options.timeout is None else monotonic + options.timeout
-            held = self._held[call] = _Held(options, pool, deadline)
-            self._watch(call, held, monotonic)
+            self._held[call] = _Held(options, pool, monotonic)
 
     def _watch(self, call: Call, held: _Held, last_sign: float) -> None:
         """Note down when to look at it next."""
-        silence = held.options.heartbeat_timeout
-        moments = [moment for moment in (held.deadline, None if silence is None else last_sign + silence) if moment is not None]
+        spans = ((held.began, held.options.timeout), (last_sign, held.options.heartbeat_timeout))
+        moments = [since + span for since, span in spans if span is not None]
         if moments:
             held.entry = self._agenda.put(min(moments), call)
 
-    def start(self, call: Call) -> None:
-        """Begin an attempt that was added, now that its start is committed."""
+    def start(self, call: Call, monotonic: Callable[[], float]) -> None:
+        """Begin an attempt that was added, now that its start is committed: its time counts from here."""
+        held = self._held.get(call) if self._held else None
+        if held is not None:
+            held.began = monotonic()
+            self._watch(call, held, held.began)
         self._calls[call][0].executor.start(call)
 
     def end(self, outcome: Outcome) -> Ended | None:
@@ -99,10 +101,12 @@ class Attempts:
             self._agenda.strike(held.entry)
         if held.pool is not None:
             held.pool.give(held.options.pool_weight)
+        succeeded = outcome.failure is None and not outcome.interrupted and held.failure is None
+        if held.cancelled is not None and not succeeded:
+            return outcome, started, held.cancelled
         if held.failure is not None:
             return replace(outcome, failure=held.failure, interrupted=False, cancelled=False), started, None
-        succeeded = outcome.failure is None and not outcome.interrupted
-        return outcome, started, None if succeeded else held.cancelled
+        return outcome, started, None
 
     def time_is_over(self, call: Call, now: float) -> Outcome | None:
         """What is to be done about an attempt whose moment in the agenda has come.
@@ -116,16 +120,15 @@ class Attempts:
         held.entry = None
         if held.failure is not None or held.cancelled is not None:  # it was told to end, and has not
             return Outcome(call, interrupted=True)
-        started = self._calls[call][1]
-        sign = max(started, call.context._last_beat or started)
-        if held.deadline is not None and now >= held.deadline:
-            seconds, silent = held.options.timeout, False
-        elif held.options.heartbeat_timeout is not None and now >= sign + held.options.heartbeat_timeout:
-            seconds, silent = held.options.heartbeat_timeout, True
+        sign = max(held.began, call.context._last_beat or held.began)
+        timeout, heartbeat_timeout = held.options.timeout, held.options.heartbeat_timeout
+        if timeout is not None and now >= held.began + timeout:
+            seconds, silent = timeout, False
+        elif heartbeat_timeout is not None and now >= sign + heartbeat_timeout:
+            seconds, silent = heartbeat_timeout, True
         else:
             self._watch(call, held, sign)
             return None
-        assert seconds is not None
         held.failure = failure_of(TaskTimeoutError(call.context.task_id, seconds, call.context.attempt_number, silent))
         return self._tell(call, held, now)
 
@@ -135,10 +138,11 @@ class Attempts:
         Returns:
             As `time_is_over`.
         """
-        held = self._held.setdefault(call, _Held(DEFAULT, None, None))
-        told = held.failure is not None or held.cancelled is not None
-        held.failure, held.cancelled = None, held.cancelled or reason  # a time-out may be followed by a retry: this must not
-        if told:
+        held = self._held.setdefault(call, _Held(DEFAULT, None, now))
+        if held.cancelled is not None:
+            return None
+        held.cancelled = reason
+        if held.failure is not None:  # its time was over: it was told to end, and if it may be tried again, it is not now
             return None
         if held.entry is not None:
             self._agenda.strike(held.entry)
@@ -149,6 +153,14 @@ class Attempts:
             held.entry = self._agenda.put(now + self._grace, call)
             return None
         return Outcome(call, interrupted=True)
+
+    def told_to_end(self) -> list[Outcome]:
+        """Outcomes for those that were told to end, and have not: what they count as is known."""
+        return [
+            Outcome(call, interrupted=True)
+            for call, held in self._held.items()
+            if held.failure is not None or held.cancelled is not None
+        ]
 
     def forget(self) -> None:
         """Give back what all of them hold: nobody waits for them any more."""

@@ -51,9 +51,15 @@ async def within(seconds: float, sleep: Callable[[float], Awaitable[None]], work
                 if not task.done():
                     over, waited = True, {task}
                     cancel_once(task)
-    finally:
+    except GeneratorExit:  # the loop was closed under us, so nothing can be cancelled any more
+        raise
+    except BaseException:
         alarm.cancel()
+        raise
+    alarm.cancel()
     if stopped is not None:
+        if not task.cancelled():
+            task.result()  # what kept it from ending well is more than a cancellation
         raise stopped
     if over and task.cancelled():
         raise error

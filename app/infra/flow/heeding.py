@@ -77,6 +77,6 @@ class Heeding:
             if call.key[0] in tree:
                 self._attempts.cancel(call, BY_RUN, self._monotonic)
                 self._attempts.end(Outcome(call))
-        for live in tree:
-            if not ExecutionState.is_terminal(live.run.state):
+        for live in self._runs.values():
+            if live in tree and not ExecutionState.is_terminal(live.run.state):
                 live.machine.cancel(self._step, self._now)

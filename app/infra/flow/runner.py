@@ -90,8 +90,12 @@ class Runner:
         """Whether somebody may have asked something of a run of the tree."""
         self._cancelling = False
         """Whether somebody asked that the whole tree be cancelled."""
+        self._failure: BaseException | None = None
+        """What went wrong in a quick turn, for `drive` to raise."""
+        self._heard: list[Ask] = []
+        """What was asked, and is being done: attempts may take a while to end, and the step may not be committed."""
         self.heeded: list[Ask] = []
-        """What was asked, and has been done."""
+        """What was asked, and has been done, as far as the store says so at the end."""
 
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {self._attempts!r}, {self._admission!r}>"
@@ -121,6 +125,7 @@ class Runner:
                     await self._commit(step)
                 self._begin(calls)
                 if ended:
+                    self.heeded += self._heard
                     return
                 calls = []
                 step, calls, ended = await self._quick_turns()
@@ -128,6 +133,9 @@ class Runner:
                     await self._stop(step, calls)
                     return
         except asyncio.CancelledError:
+            if self._failure is not None:  # in the same turn of the loop; what is in memory then may not be in the store
+                await self._cancel_attempts()
+                raise self._failure from None
             if self._handed is not None:
                 step, calls = self._handed
                 try:
@@ -136,6 +144,8 @@ class Runner:
                     pass
             if root.run.state is ExecutionState.RUNNING:
                 await self._stop(Step(), calls)
+            else:
+                self.heeded += self._heard
             raise
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited or cancelled any more
             self._alarm = None
@@ -157,6 +167,8 @@ class Runner:
             await self._waiting
         finally:
             self._waiting = None
+        if self._failure is not None:
+            raise self._failure
         assert self._handed is not None
         (step, calls), self._handed = self._handed, None
         return step, calls, self._root.run.state is not ExecutionState.RUNNING
@@ -182,7 +194,8 @@ class Runner:
             else:
                 self._begin(calls)
         except BaseException as error:
-            waiting.set_exception(error)
+            self._failure = error
+            waiting.set_result(None)
 
     def _has_ended(self, step: Step) -> bool:
         """Whether the step ends the run: then it is flushed, and the run is given up with it."""
@@ -191,8 +204,9 @@ class Runner:
 
     def _begin(self, calls: Iterable[Call]) -> None:
         """Begin the attempts whose start was committed."""
+        monotonic = self._clock.monotonic
         for call in calls:
-            self._attempts.start(call)
+            self._attempts.start(call, monotonic)
         if self._too_full:
             self._too_full = {live for live in self._too_full if live.outputs.let_go()}
         if self._alarm is not None or self._agenda.entries:
@@ -286,7 +300,7 @@ class Runner:
 
     def _absorb(self, step: Step, now: int, monotonic: float) -> None:
         """Sort what the machines said into our queues; a subflow run that ended settles its parent's task."""
-        if self._agenda.entries:  # first: an attempt that is given up may end a run
+        if self._agenda.entries:  # first: an attempt that is given up may end its run, or wait for the next one
             for due in self._agenda.take_due(monotonic):
                 if isinstance(due, TaskRecord):
                     self._admission.put(due)
@@ -338,9 +352,24 @@ class Runner:
             self._finish_subflow(step, child.machine, now)
             return
         if ExecutionState.is_terminal(child.run.state):
-            # What somebody cancelled stays so, but for a manual retry: that begins to count anew.
-            child.machine.reset_failed(step, now, cancelled=record.try_number == record.interruptions)
+            child.machine.reset_failed(step, now, cancelled=self._is_retried_by_hand(live, record))
         child.machine.begin(step, now)
+
+    @staticmethod
+    def _is_retried_by_hand(live: LiveRun, record: TaskRecord) -> bool:
+        """Whether a subflow goes on since a person said so: then it begins to count anew, and so do all those around it.
+
+        What somebody cancelled stays so, but for that. A subflow around it that is tried again by itself sets it back, too.
+        """
+        if record.try_number:
+            return False
+        around = live.parent
+        while around is not None:
+            live, record = around
+            if record.try_number != record.interruptions:
+                return False
+            around = live.parent
+        return True
 
     def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
         child = self._runs[machine.run.id]
@@ -382,13 +411,13 @@ class Runner:
         self._asked = False
         heeding = Heeding(self._runs, self._attempts, step, self._clock.now(), self._clock.monotonic())
         for ask in self._store.asked(self._lease.run_id):
-            if ask in self.heeded:
+            if ask in self._heard:
                 continue
             if ask.task_id is None and ask.run_id in (self._root.run.id, self._lease.run_id):
                 self._cancelling = True
                 return
             if heeding.heed(ask):
-                self.heeded.append(ask)
+                self._heard.append(ask)
         self._settle(step, heeding.given_up)
 
     # --- waiting and stopping ---
@@ -438,6 +467,7 @@ class Runner:
                 logs.setdefault(live, {})[record.task_id] = outcome.logs
             else:
                 self._settle(step, (replace(outcome, interrupted=stopped),))
+        self._settle(step, self._attempts.told_to_end())
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
@@ -449,6 +479,7 @@ class Runner:
         step.changes.flush = step.changes.release = True
         if not self._try_commit(step):
             await self._commit(step)
+        self.heeded += self._heard
         if self._cancelling and hurried:
             raise asyncio.CancelledError
 

@@ -13,18 +13,20 @@ import pytest
 
 from .. import (
     AsyncFlow,
+    Changes,
     Context,
     RunFailedError,
     RunFinished,
     SQLiteStore,
     Store,
+    StoreError,
     TaskCancelled,
     UnknownTaskError,
     WorkflowRun,
 )
 from .attempts import until
 from .conftest import events_of, make_store, returns, states_of
-from .held_clock import settle
+from .held_clock import HeldClock, settle
 
 
 async def never(ctx: Context) -> None:
@@ -364,3 +366,124 @@ async def test_who_is_cancelled_while_the_run_is_gets_a_cancellation() -> None:
         await asyncio.wait_for(drive, 10)
     assert flow.store.load("r").state == "cancelled"
     deaf.released.set()
+
+
+# --- asks that must not be lost ---
+
+
+async def test_a_cancelled_task_that_has_not_ended_when_its_drive_is_stopped_stays_cancelled() -> None:
+    """It was told to end, and takes long; then the drive is stopped: who continues the run does not begin it again."""
+    flow, released, begun = AsyncFlow("f", grace_period=0.05), asyncio.Event(), list[int]()
+
+    @flow.task
+    async def deaf(ctx: Context) -> None:
+        begun.append(ctx.attempt_number)
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                pass
+
+    flow.add_task_definition("after", returns(1), dependencies=["deaf"])
+    drive = await driving(flow)
+    assert flow.cancel_task("r", "deaf") is True
+    await settle()
+    drive.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(drive, 10)
+    released.set()
+    ended = await flow.run_until_complete("r")
+    assert (states_of(ended), begun) == ({"deaf": "cancelled", "after": "skipped"}, [0])
+
+
+async def test_what_was_asked_is_not_forgotten_where_it_could_not_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    flow, gone = AsyncFlow("f"), asyncio.Event()
+
+    @flow.task
+    async def hung(ctx: Context) -> None:
+        assert not gone.is_set(), "it begins although it was cancelled"
+        await asyncio.Event().wait()
+
+    flow.add_task_definition("beside", never)
+    drive = await driving(flow, "hung", "beside")
+    with monkeypatch.context() as broken:
+
+        def fail(changes: Changes) -> bool:
+            raise StoreError("the disk", "it is full")
+
+        broken.setattr(flow.store, "commit_at_once", fail)
+        assert flow.cancel_task("r", "hung") is True
+        with pytest.raises(StoreError):
+            await asyncio.wait_for(drive, 10)
+    gone.set()
+    flow.cancel_task("r", "beside")
+    assert states_of(await flow.run_until_complete("r")) == {"hung": "cancelled", "beside": "cancelled"}
+    assert flow.store.asked("r") == []
+
+
+async def test_a_task_whose_time_is_over_is_not_tried_again_when_it_is_cancelled_while_it_ends() -> None:
+    clock, released, tries = HeldClock(), asyncio.Event(), list[int]()
+    flow = AsyncFlow("f", clock=clock)
+
+    @flow.task(timeout=3, max_retries=5)
+    async def slow(ctx: Context) -> None:
+        tries.append(ctx.attempt_number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await released.wait()
+
+    drive = await driving(flow)
+    await clock.forward(3.1)
+    assert flow.cancel_task("r", "slow") is True
+    await settle()
+    released.set()
+    ended = await asyncio.wait_for(drive, 10)
+    assert (states_of(ended), tries) == ({"slow": "cancelled"}, [0])
+
+
+async def test_what_was_cancelled_inside_stays_so_when_a_subflow_around_it_is_tried_again_by_itself() -> None:
+    begun = list[str]()
+    innermost = AsyncFlow("innermost")
+
+    @innermost.task
+    async def hung(ctx: Context) -> str:
+        begun.append(ctx.task_id)
+        if len(begun) == 1:
+            await asyncio.Event().wait()
+        return "by hand"
+
+    inner = AsyncFlow("inner").add_subflow_definition("deep", innermost)
+    flow = AsyncFlow("outer").add_subflow_definition("in", inner, max_retries=2)
+    drive = await driving(flow, "in.deep.hung")
+    flow.cancel_task("r", "in.deep.hung")
+    ended = await asyncio.wait_for(drive, 10)
+    assert (states_of(ended), begun) == ({"in": "failed"}, ["hung"])
+    assert states_of(await flow.retry("r", "in")) == {"in": "success"}
+    assert begun == ["hung", "hung"]
+
+
+async def test_a_store_that_fails_while_the_caller_is_cancelled_is_not_written_to_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in memory then is not what is stored: to put the tasks back would be to write down what never was."""
+    flow = AsyncFlow("f")
+    flow.add_task_definition("quick", returns(1))
+    flow.add_task_definition("after", never, dependencies=["quick"])
+    run_id, calls = flow.init_run(), list[asyncio.Task[WorkflowRun]]()
+    commits = 0
+    commit = flow.store.commit
+
+    def fail(changes: Changes) -> bool:
+        nonlocal commits
+        commits += 1
+        if commits == 2:
+            calls[0].cancel()
+            raise StoreError("the disk", "it is full")
+        commit(changes)
+        return True
+
+    monkeypatch.setattr(flow.store, "commit_at_once", fail)
+    calls.append(asyncio.create_task(flow.run_until_complete(run_id)))
+    with pytest.raises(StoreError):
+        await calls[0]
+    assert commits == 2
+    assert states_of(flow.store.load(run_id)) == {"quick": "running", "after": "scheduled"}

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, InvalidOptionError, RetryPolicy, RunTimeoutError, SQLiteStore, TaskTimeoutError, WorkflowRun
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    InvalidOptionError,
+    RetryPolicy,
+    RunTimeoutError,
+    SQLiteStore,
+    TaskTimeoutError,
+    WorkflowRun,
+)
 from .attempts import until
 from .conftest import returns, run, states_of
 from .held_clock import HeldClock, settle
@@ -223,23 +233,60 @@ def test_a_thread_that_hangs_does_not_hold_up_the_end_of_the_program(tmp_path: P
     assert b"TaskTimeoutError" in done.stdout, done
 
 
-async def test_a_task_that_is_given_up_inside_a_subflow_ends_that_too(flow: AsyncFlow, held: HeldClock) -> None:
-    released, begun = threading.Event(), threading.Event()
-    inner = AsyncFlow("inner")
+async def test_a_thread_that_was_given_up_is_tried_again_after_its_delay(flow: AsyncFlow, held: HeldClock) -> None:
+    """Nothing else happens in the turn in which it is given up: the wait must be noted down all the same."""
+    released = threading.Event()
 
-    @inner.task(timeout=3)
-    def hangs(ctx: Context) -> None:
-        begun.set()
-        released.wait(30)
+    @flow.task("hangs", timeout=3, max_retries=1, retry_delay=2)
+    def hangs(ctx: Context) -> str:
+        if ctx.attempt_number == 0:
+            released.wait(30)
+        return "at last"
 
-    flow.add_subflow_definition("in", inner)
     drive = await driving(flow)
-    await until(begun.is_set)
+    await until(lambda: flow.store.load("r").tasks["hangs"].state == "running")
+    await held.forward(3.1)
+    assert states_of(flow.store.load("r")) == {"hangs": "scheduled"}
+    await held.forward(2)
+    await until(drive.done)
+    released.set()
+    assert flow.store.load("r").tasks["hangs"].output == "at last"
+
+
+async def test_a_subflow_ends_with_the_thread_that_was_given_up_in_it(held: HeldClock) -> None:
+    """Nothing else happens in the turn in which its last task is given up: its own task must hear of it all the same."""
+    released = threading.Event()
+    inner = AsyncFlow("inner").add_task_definition("hangs", lambda ctx: bool(released.wait(30)), timeout=3)
+    flow = AsyncFlow("timed", clock=held).add_subflow_definition("in", inner).add_task_definition("beside", returns(1))
+    drive = await driving(flow)
+    await until(
+        lambda: (
+            "in.hangs" in (found := flow.store.load("r").get_all_tasks_recursive(flow.store))
+            and found["in.hangs"].state == "running"
+        )
+    )
     await held.forward(3.1)
     await until(drive.done)
     released.set()
-    assert states_of(drive.result()) == {"in": "failed"}
-    assert "in.hangs: " in str(drive.result().tasks["in"].reason)
+    assert states_of(flow.store.load("r")) == {"in": "failed", "beside": "success"}
+
+
+async def test_the_time_of_an_attempt_counts_from_its_beginning_and_not_while_its_start_is_being_stored(
+    flow: AsyncFlow, held: HeldClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody holds the store for longer than the time-out: the task has not been late."""
+    commit = flow.store.commit
+
+    def slow(changes: Changes) -> None:
+        held.pass_time(60)
+        commit(changes)
+
+    monkeypatch.setattr(flow.store, "commit_at_once", lambda changes: False)
+    flow.add_task_definition("quick", returns(1), timeout=3, heartbeat_timeout=2)
+    flow.init_run(run_id="r")
+    monkeypatch.setattr(flow.store, "commit", slow)
+    ended = await flow.run_until_complete("r")
+    assert states_of(ended) == {"quick": "success"}
 
 
 # --- heartbeats ---

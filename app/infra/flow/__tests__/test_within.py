@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -109,3 +110,40 @@ async def test_a_second_cancellation_reaches_work_that_is_slow_to_end() -> None:
     with pytest.raises(asyncio.CancelledError):
         await caller
     assert asked == 2
+
+
+async def test_what_keeps_work_from_ending_well_is_told_to_a_caller_who_is_cancelled() -> None:
+    sleep, _ = alarm()
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("the disk is full")
+
+    caller = asyncio.create_task(within(1, sleep, work(), LATE))
+    await begun.wait()
+    caller.cancel()
+    with pytest.raises(OSError, match="disk"):
+        await caller
+
+
+def test_a_loop_that_is_closed_under_it_is_no_second_trouble() -> None:
+    sleep, _ = alarm()
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    loop = asyncio.new_event_loop()
+    waiting = within(1, sleep, work(), LATE)
+    task = loop.create_task(waiting)
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    waiting.close()
+    assert not task.done()
+    for left in asyncio.all_tasks(loop):  # nobody need be told that they never ended
+        vars_of: Any = left
+        vars_of._log_destroy_pending = False
+        vars_of.get_coro().close()
