@@ -12,6 +12,7 @@ import pytest
 
 from .. import AsyncFlow, Context, NoCurrentTaskError, RetryPolicy, current_context
 from .. import pools as pools_room
+from .attempts import until
 from .conftest import FakeClock, fails, flaky, returns, run, states_of
 from .held_clock import HeldClock, settle
 
@@ -228,10 +229,11 @@ async def test_a_task_that_was_cancelled_while_it_waited_for_a_pool_keeps_nobody
     flow.add_task_definition("light", returns(2), pool="db")
     run_id = flow.init_run()
     drive = asyncio.create_task(flow.run_until_complete(run_id))
+    await until(lambda: flow.store.load(run_id).tasks["first"].state == "running")
     await settle()
     assert states_of(flow.store.load(run_id)) == {"first": "running", "heavy": "scheduled", "light": "scheduled"}
     flow.cancel_task(run_id, "heavy")
-    await settle()
+    await until(lambda: flow.store.load(run_id).tasks["light"].state == "success")
     assert states_of(flow.store.load(run_id)) == {"first": "running", "heavy": "cancelled", "light": "success"}
     go_on.set()
     await drive
