@@ -240,16 +240,19 @@ async def test_a_task_that_was_cancelled_while_it_waited_for_a_pool_keeps_nobody
 
 
 async def test_a_run_that_is_stopped_while_it_waits_for_a_pool_lets_others_have_their_turn() -> None:
-    flow, go_on = AsyncFlow("f", pools={"db": 1}), asyncio.Event()
+    flow, begun, go_on = AsyncFlow("f", pools={"db": 1}), asyncio.Event(), asyncio.Event()
 
     @flow.task(pool="db")
     async def holds(ctx: Context) -> None:
+        begun.set()
         await go_on.wait()
 
     first = asyncio.create_task(flow.run_until_complete(flow.init_run()))
+    await begun.wait()
     waiting = AsyncFlow("w").add_task_definition("a", returns(1), pool="db")
-    stopped, patient = (asyncio.create_task(waiting.run_until_complete(waiting.init_run())) for _ in range(2))
-    await asyncio.sleep(0.05)
+    runs = [waiting.init_run() for _ in range(2)]
+    stopped, patient = (asyncio.create_task(waiting.run_until_complete(run_id)) for run_id in runs)
+    await until(lambda: all(waiting.store.load(run_id).state == "running" for run_id in runs))
     stopped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopped

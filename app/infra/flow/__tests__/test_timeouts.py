@@ -181,17 +181,18 @@ async def test_a_thread_that_takes_too_long_is_given_up_at_once_and_its_late_res
     held: HeldClock, tmp_path: Path
 ) -> None:
     flow = AsyncFlow("timed", SQLiteStore(tmp_path / "runs.db"), clock=held, max_threads=1)
-    released, came_back = threading.Event(), threading.Event()
+    begun, released, came_back = threading.Event(), threading.Event(), threading.Event()
 
     @flow.task("hangs", timeout=3)
     def hangs(ctx: Context) -> str:
+        begun.set()
         released.wait(30)
         came_back.set()
         return "late"
 
     flow.add_task_definition("next", lambda ctx: "runs in another thread", dependencies=[])
     drive = await driving(flow)
-    await until(lambda: flow.store.load("r").tasks["hangs"].state == "running")
+    await until(begun.is_set)
     await held.forward(3.1)
     await until(drive.done)
     assert states_of(flow.store.load("r")) == {"hangs": "failed", "next": "success"}
