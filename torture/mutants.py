@@ -141,9 +141,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tasks start before the commit",
         "an attempt begins that is not stored",
         "runner.py",
-        "            calls = self._advance(step)\n            if self._has_ended",
-        "            calls = self._advance(step)\n            self._begin(calls)\n            calls = []\n"
-        "            if self._has_ended",
+        "            calls = [] if self._cancelling else self._advance(step)\n",
+        "            calls = [] if self._cancelling else self._advance(step)\n            self._begin(calls)\n            calls = []\n",
         SIMULATED,
     ),
     Mutant(
@@ -428,7 +427,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "slots are not given back by a drive that is stopped",
         "a pool runs dry",
         "attempts.py",
-        "            if held.pool is not None:\n                held.pool.give(held.options.pool_weight)\n        self._held.clear()",
+        "            if held.pool is not None:\n                held.pool.give(held.options.pool_weight)\n"
+        "        self._held.clear()",
         "            pass\n        self._held.clear()",
         LIMITED,
     ),
