@@ -43,6 +43,7 @@ class Mutant:
 
 POWER_SQLITE, POWER_JSON = ("test_power_cuts_sqlite.py",), ("test_power_cuts_json.py", "test_json_flush.py")
 SIMULATED = ("test_simulation.py",)
+LIMITED = ("test_simulation_limits.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # --- what has reached the disk ---
@@ -140,9 +141,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "tasks start before the commit",
         "an attempt begins that is not stored",
         "runner.py",
-        "            calls = self._advance(step)\n            if self._has_ended",
-        "            calls = self._advance(step)\n            self._begin(calls)\n            calls = []\n"
-        "            if self._has_ended",
+        "            calls = [] if self._cancelling else self._advance(step)\n",
+        "            calls = [] if self._cancelling else self._advance(step)\n            self._begin(calls)\n            calls = []\n",
         SIMULATED,
     ),
     Mutant(
@@ -373,6 +373,141 @@ MUTANTS: tuple[Mutant, ...] = (
         "(drawn * 2654435761 & 0xFFFFFFFF)",
         "drawn",
         ("test_retry_property.py",),
+    ),
+    # --- limits, and what people cancel ---
+    Mutant(
+        "a time-out is not kept",
+        "an attempt may take as long as it likes",
+        "attempts.py",
+        "        if timeout is not None and now >= held.began + timeout:",
+        "        if False:",
+        (*LIMITED, "test_timeouts.py"),
+    ),
+    Mutant(
+        "a silence is not noticed",
+        "an attempt may be stuck for as long as it likes",
+        "attempts.py",
+        "        elif heartbeat_timeout is not None and now >= sign + heartbeat_timeout:",
+        "        elif False:",
+        (*LIMITED, "test_timeouts.py"),
+    ),
+    Mutant(
+        "the time of an attempt counts from its decision",
+        "a store that is busy for long makes attempts fail that have not begun",
+        "attempts.py",
+        "            held.began = monotonic()\n",
+        "",
+        ("test_timeouts.py",),
+    ),
+    Mutant(
+        "who was told to end has all the time there is",
+        "a task that does not listen hangs its run",
+        "attempts.py",
+        "            held.entry = self._agenda.put(now + self._grace, call)\n",
+        "",
+        (*LIMITED, "test_timeouts.py"),
+    ),
+    Mutant(
+        "a pool lets one too many in",
+        "more attempts use a thing at once than it has slots",
+        "pools.py",
+        "self._used + weight <= self.size",
+        "self._used + weight <= self.size + 1",
+        (*LIMITED, "test_pools.py"),
+    ),
+    Mutant(
+        "slots are not given back by those that end",
+        "a pool runs dry",
+        "attempts.py",
+        "        if held.pool is not None:\n            held.pool.give(held.options.pool_weight)\n        succeeded",
+        "        succeeded",
+        LIMITED,
+    ),
+    Mutant(
+        "slots are not given back by a drive that is stopped",
+        "a pool runs dry",
+        "attempts.py",
+        "            if held.pool is not None:\n                held.pool.give(held.options.pool_weight)\n"
+        "        self._held.clear()",
+        "            pass\n        self._held.clear()",
+        LIMITED,
+    ),
+    Mutant(
+        "nobody is told of free slots",
+        "a run that waits for a pool hangs",
+        "pools.py",
+        "            waiting, self._waiting = self._waiting, {}\n        for tell in waiting.values():",
+        "            waiting, self._waiting = self._waiting, {}\n        for tell in ():",
+        (*LIMITED, "test_pools.py"),
+    ),
+    Mutant(
+        "an attempt that is given up leads to nothing",
+        "the wait for its retry, or the end of its subflow, is not noted down, and the run hangs",
+        "runner.py",
+        "        while step.finished:\n            self._finish_subflow(step, step.finished.pop(), now)\n"
+        "        for record, delay in step.delayed:\n            self._agenda.put(monotonic + delay, record)\n"
+        "        step.delayed.clear()\n        for record in step.ready:",
+        "        if self._agenda.entries and not step.ready:\n            step.delayed.clear()\n"
+        "        while step.finished:\n            self._finish_subflow(step, step.finished.pop(), now)\n"
+        "        for record, delay in step.delayed:\n            self._agenda.put(monotonic + delay, record)\n"
+        "        step.delayed.clear()\n        for record in step.ready:",
+        (*LIMITED, "test_timeouts.py"),
+    ),
+    Mutant(
+        "an ask is not heeded",
+        "what is cancelled while it is driven runs on",
+        "heeding.py",
+        "        if record.task_id in live.graph and not ExecutionState.is_terminal(record.state):",
+        "        if False:",
+        (*LIMITED, "test_live_cancel.py"),
+    ),
+    Mutant(
+        "an ask is forgotten before it is stored",
+        "a store that fails loses it",
+        "runner.py",
+        "                self._heard.append(ask)\n",
+        "                self._heard.append(ask)\n                self.heeded.append(ask)\n",
+        ("test_live_cancel.py",),
+    ),
+    Mutant(
+        "what is asked of a drive that is being stopped is left",
+        "a retry may come in between before it is done",
+        "runner.py",
+        "        if self._asked and not self._cancelling:  # while we waited",
+        "        if False:",
+        ("test_live_cancel.py", *LIMITED),
+    ),
+    Mutant(
+        "a cancelled task starts",
+        "one that was cancelled while it waited begins when there is room",
+        "admission.py",
+        "            if record.state is _SCHEDULED:\n                live =",
+        "            if True:\n                live =",
+        (*LIMITED, "test_live_cancel.py"),
+    ),
+    Mutant(
+        "a cancelled task is tried again",
+        "the failure of one that was told to end counts as any other",
+        "attempts.py",
+        "        if held.cancelled is not None and not succeeded:",
+        "        if False:",
+        (*LIMITED, "test_live_cancel.py"),
+    ),
+    Mutant(
+        "a retry by itself brings back what was cancelled",
+        "a task that somebody cancelled inside a subflow runs again",
+        "runner.py",
+        "cancelled=self._is_retried_by_hand(live, record))",
+        "cancelled=True)",
+        (*LIMITED, "test_live_cancel.py"),
+    ),
+    Mutant(
+        "a cancelled run is put back",
+        "a run that is cancelled while it is driven waits to be continued",
+        "runner.py",
+        "            if not self._cancelling:\n                live.machine.interrupt(step, now)",
+        "            if True:\n                live.machine.interrupt(step, now)",
+        (*LIMITED, "test_live_cancel.py"),
     ),
     # --- damage ---
     Mutant(

@@ -333,8 +333,12 @@ class ThreadExecutor:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             variables, call = job
-            # Given up before it began: this thread was written off for it.
-            outcome = variables.run(self._attempt, call) if call in self._calls else None
+            if call not in self._calls:  # given up before it began: this thread was written off for it
+                outcome = None
+            elif call.context._cancelled:  # told to end before it began
+                outcome = Outcome(call, interrupted=True)
+            else:
+                outcome = variables.run(self._attempt, call)
             with self._lock:
                 if call in self._calls:
                     self._calls.discard(call)

@@ -133,19 +133,13 @@ class Runner:
                     await self._stop(step, calls)
                     return
         except asyncio.CancelledError:
-            if self._failure is not None:  # in the same turn of the loop; what is in memory then may not be in the store
+            try:
+                await self._stop_after(calls)
+            except asyncio.CancelledError:
+                raise
+            except BaseException:
                 await self._cancel_attempts()
-                raise self._failure from None
-            if self._handed is not None:
-                step, calls = self._handed
-                try:
-                    await self._commit(step)
-                except asyncio.CancelledError:  # asked a second time
-                    pass
-            if root.run.state is ExecutionState.RUNNING:
-                await self._stop(Step(), calls)
-            else:
-                self.heeded += self._heard
+                raise
             raise
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited or cancelled any more
             self._alarm = None
@@ -439,6 +433,25 @@ class Runner:
         await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
         self._inbox.wake()
 
+    async def _stop_after(self, calls: list[Call]) -> None:
+        """End the drive since its caller was cancelled; with what a quick turn has decided or met in that same turn of the loop.
+
+        Args:
+            calls: attempts whose start was committed, and that have not been begun.
+        """
+        if self._failure is not None:  # what is in memory then may not be in the store
+            raise self._failure
+        if self._handed is not None:
+            step, calls = self._handed
+            try:
+                await self._commit(step)
+            except asyncio.CancelledError:  # asked a second time
+                pass
+        if self._root.run.state is ExecutionState.RUNNING:
+            await self._stop(Step(), calls)
+        else:
+            self.heeded += self._heard
+
     async def _stop(self, step: Step, withdrawn: Iterable[Call]) -> None:
         """End the drive early: what still ends well counts. The rest goes back, to be continued some time, or is cancelled.
 
@@ -467,6 +480,8 @@ class Runner:
                 logs.setdefault(live, {})[record.task_id] = outcome.logs
             else:
                 self._settle(step, (replace(outcome, interrupted=stopped),))
+        if self._asked and not self._cancelling:  # while we waited
+            self._heed(step)
         self._settle(step, self._attempts.told_to_end())
         now = self._clock.now()
         while step.finished:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any, Protocol
 
-from .. import AsyncFlow, Context, Store
+from .. import AsyncFlow, Context, NonRetryableError, RetryAfter, Store
 
 MANY = 1_000_000
 """Of deaths of the process, that a task may see: what kills it here is not the task."""
@@ -47,6 +47,23 @@ class Drawn:
     """The tasks of the flow that it is; none if it is a function."""
     params: str = ""
     """The child's own params: a "mapping", or made by a "function"."""
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What else it is declared with: a time-out, a pool ... With `retry=` here, `max_retries` and `retry_delay` are what that
+    comes to: the number, and the least delay."""
+    hangs: int = 0
+    """How many attempts, before those that fail, do not end by themselves; there is a time-out then."""
+    deaf: float = 0.0
+    """Seconds for which a coroutine that is cancelled does not listen."""
+    beats: bool = False
+    """Whether it gives signs of life while it sleeps."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it does so in the end."""
+        for attempt in range(max(self.hangs, self.failures)):
+            if attempt >= self.max_retries or (attempt >= self.hangs and issubclass(self.error, NonRetryableError)):
+                return True
+        return False
 
 
 Drawing = tuple[Drawn, ...]
@@ -171,7 +188,7 @@ def expected(drawing: Drawing, name: str = "flow", params: Mapping[str, Any] = P
             values[task.id] = inside["result"] = _result(task.child, inside) if inside["state"] == "success" else None
             tasks[task.id] = (inside["state"], None, inside)
             continue
-        if task.failures > task.max_retries:
+        if task.fails:
             tasks[task.id] = ("failed", _reason(task), None)
             continue
         values[task.id] = [task.id, tuple(values[other] for other in task.after)]
@@ -227,7 +244,7 @@ def _function(task: Drawn, flow_name: str, witness: Witness) -> Any:
             ctx.params[_mark(flow_name, task.id)] = {task.id}
         witness.ends(ctx, flow_name, task)
         if ctx.attempt_number - ctx.task_instance.interruptions < task.failures:
-            raise task.error(f"failure of {task.id}")
+            raise RetryAfter(task.retry_delay) if task.error is RetryAfter else task.error(f"failure of {task.id}")
         return [task.id, pulled]
 
     def work(ctx: Context) -> Any:
@@ -236,14 +253,31 @@ def _function(task: Drawn, flow_name: str, witness: Witness) -> Any:
     async def work_on_the_loop(ctx: Context) -> Any:
         pulled = begin(ctx)
         try:
-            if task.pause:
-                await asyncio.sleep(task.pause)
+            if ctx.attempt_number - ctx.task_instance.interruptions < task.hangs:
+                await asyncio.Event().wait()
+            for _ in range(10 if task.beats else 1):
+                if task.pause:
+                    await asyncio.sleep(task.pause / 10 if task.beats else task.pause)
+                if task.beats:
+                    ctx.heartbeat()
         except asyncio.CancelledError:
+            if task.deaf:
+                await _without_listening(task.deaf)
             if not task.stubborn:
                 raise
         return end(ctx, pulled)
 
     return work_on_the_loop if task.is_async else work
+
+
+async def _without_listening(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    over = loop.time() + seconds
+    while loop.time() < over:
+        try:
+            await asyncio.sleep(over - loop.time())
+        except asyncio.CancelledError:
+            pass
 
 
 def build(drawing: Sequence[Drawn], witness: Witness, name: str = "flow", **options: Any) -> AsyncFlow:
@@ -263,12 +297,14 @@ def build(drawing: Sequence[Drawn], witness: Witness, name: str = "flow", **opti
             "retry_delay": task.retry_delay,
             "max_interruptions": MANY,
         }
+        if "retry" in task.options:
+            policy = {"dependencies": task.after}
         if task.child:
             own: Any = _own_params(task)
             params: Any = (lambda ctx, own=own: own) if task.params == "function" else own or None
             flow.add_subflow_definition(task.id, build(task.child, witness, f"{name} {task.id}"), params=params, **policy)
         else:
-            flow.add_task_definition(task.id, _function(task, name, witness), **policy)
+            flow.add_task_definition(task.id, _function(task, name, witness), **policy, **task.options)
     return flow
 
 

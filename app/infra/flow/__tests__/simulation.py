@@ -12,7 +12,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from random import Random
@@ -201,7 +202,8 @@ class Process:
         self.dead = self.stopped = self.store_failed = False
         self.door = Door(self, world.ledger)
         store: Any = self.door
-        self.flow: AsyncFlow = build(world.drawing, self, store=store, clock=world.clock, make_id=world.make_id)
+        options: dict[str, Any] = {"store": store, "clock": world.clock, "make_id": world.make_id, **world.flow_options}
+        self.flow: AsyncFlow = build(world.drawing, self, **options)
         self.flow._worker = TurnWorker("store")
         self.flow.events.subscribe(self._heard)
         self.calls: list[asyncio.Task[WorkflowRun]] = []
@@ -240,9 +242,7 @@ class Process:
         except BaseException as problem:
             self._judge(problem)
             return
-        self.calls = [
-            world.loop.create_task(self.flow.run_until_complete("run", world.limit)) for _ in range(rng.choice([1, 1, 2]))
-        ]
+        self.calls = [world.loop.create_task(self.call()) for _ in range(rng.choice([1, 1, 2]))]
         await asyncio.wait(self.calls)
         errors = [_error_of(call) for call in self.calls]
         for call, error in zip(self.calls, errors):
@@ -254,6 +254,10 @@ class Process:
             world.ledger.broke(
                 f"it was left in disorder, though all that happened was {[type(error).__name__ for error in errors]}"
             )
+
+    def call(self) -> Coroutine[Any, Any, WorkflowRun]:
+        """What its callers await."""
+        return self.flow.run_until_complete("run", self.world.limit)
 
     def _retry(self, path: str) -> None:
         ledger = self.world.ledger
@@ -351,6 +355,11 @@ class World:
         calm: nothing befalls anybody; the turns are shuffled all the same.
     """
 
+    room = "simulation"
+    """The module that tells such a story again."""
+    flow_options: Mapping[str, Any] = {}
+    """For the flow of every process."""
+
     def __init__(self, seed: int, drawing: Drawing | None = None, calm: bool = False) -> None:
         self.seed = seed
         self.rng = rng = Random(seed)
@@ -361,7 +370,7 @@ class World:
         self.loop.set_exception_handler(self._unhandled)
         self.clock = LoopClock(self.loop)
         self.disk = MemoryStore()
-        self.ledger = Ledger(self.disk, self.clock)
+        self.ledger = self._make_ledger()
         self.thieves = 0
         self._news = asyncio.Event()
         self._made = count()
@@ -373,6 +382,17 @@ class World:
         self._fates = {} if calm else {rng.randint(1, 4 + 2 * many): rng.choice(FATES) for _ in range(rng.randint(0, 4))}
         self._turns = {} if calm else {rng.randint(1, 20 + 8 * many): rng.choice(TURNS) for _ in range(rng.randint(0, 3))}
         self._retries = [] if calm else [rng.choice(paths(self.drawing)) for _ in range(rng.choice([0, 0, 0, 1, 2]))]
+
+    # --- what other kinds of worlds do in their own way ---
+
+    def _make_ledger(self) -> Ledger:
+        return Ledger(self.disk, self.clock)
+
+    def _make_process(self) -> Process:
+        return Process(self)
+
+    def _threads(self) -> AbstractContextManager[None]:
+        return turns_for_threads(self.rng)
 
     def make_id(self) -> str:
         """The id of a subflow's run."""
@@ -419,7 +439,7 @@ class World:
         if self.disk.exists("run") and len(self._living) == 1:
             self.ledger.figures["take-overs"] += 1
             self.thieves += 1
-            thief = Process(self)
+            thief = self._make_process()
             self._living.append(thief)
             try:
                 thief.flow.take_over("run")
@@ -457,7 +477,7 @@ class World:
                     break
                 if self._lives > MOST_LIVES:
                     raise Hang("it does not end, though nothing befalls it any more")
-                self._living.append(Process(self))
+                self._living.append(self._make_process())
                 self._start(self._living[-1], self._retries.pop() if ended else None)
         # What is left of the dead must come to an end too.
         for process in self._buried:
@@ -477,7 +497,7 @@ class World:
         """
         ledger = self.ledger
         try:
-            with turns_for_threads(self.rng):
+            with self._threads():
                 self.loop.run_until_complete(self._tell())
             if ledger.broken is None:
                 self._look_at_the_end()
@@ -486,7 +506,7 @@ class World:
         finally:
             self.loop.close()
         if ledger.broken is not None:
-            raise Broken(f"seed {self.seed}: {ledger.broken}\nsee it again: python -m {__package__}.simulation {self.seed}")
+            raise Broken(f"seed {self.seed}: {ledger.broken}\nsee it again: python -m {__package__}.{self.room} {self.seed}")
         ledger.figures["turns"] += self.loop.turns
         ledger.figures["seeds"] += 1
         return ledger.figures

@@ -295,6 +295,21 @@ async def test_a_call_that_is_given_up_before_a_thread_takes_it_never_runs(close
     executor.close()
 
 
+async def test_a_function_that_is_told_to_end_before_a_thread_takes_it_is_not_begun(tray: Tray) -> None:
+    executor, door, ran = ThreadExecutor(tray, 1), Door(), list[str]()
+    executor.start(call_of(door))
+    await until(door.entered.is_set)
+    executor.start(call_of(lambda ctx: ran.append("it ran")))
+    executor.cancel()
+    door.opened.set()
+    assert [(outcome.output, outcome.interrupted) for outcome in (await tray.next(), await tray.next())] == [
+        ('"late"', False),
+        (None, True),
+    ]
+    assert ran == []
+    executor.close()
+
+
 async def test_a_function_in_a_thread_can_see_that_all_are_asked_to_end(tray: Tray) -> None:
     """`cancel` cannot end it; it may look, and return early."""
 

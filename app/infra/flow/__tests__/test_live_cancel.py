@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from .. import (
+    Ask,
     AsyncFlow,
     Changes,
     Context,
@@ -156,16 +157,18 @@ async def test_a_coroutine_that_swallows_its_cancellation_does_not_hang_the_run(
 
 
 async def test_a_function_in_a_thread_is_left_to_itself_and_can_see_that_it_should_end() -> None:
-    flow, seen = AsyncFlow("f"), threading.Event()
+    flow, begun, seen = AsyncFlow("f"), threading.Event(), threading.Event()
 
     @flow.task
     def works(ctx: Context) -> str:
+        begun.set()
         while not ctx.cancelled:
             seen.wait(0.001)
         seen.set()
         return "late"
 
     drive = await driving(flow)
+    await until(begun.is_set)
     flow.cancel("r")
     assert (await asyncio.wait_for(drive, 10)).state == "cancelled"
     assert await asyncio.to_thread(seen.wait, 10)
@@ -487,3 +490,58 @@ async def test_a_store_that_fails_while_the_caller_is_cancelled_is_not_written_t
         await calls[0]
     assert commits == 2
     assert states_of(flow.store.load(run_id)) == {"quick": "running", "after": "scheduled"}
+
+
+async def test_what_is_asked_while_a_drive_is_being_stopped_is_done_with_it() -> None:
+    """It waits for a task that takes its time; what comes in meanwhile must not be left to whoever continues the run."""
+    clock = HeldClock()
+    flow, released = AsyncFlow("f", clock=clock, grace_period=30), asyncio.Event()
+
+    @flow.task(max_retries=1)
+    async def slow(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await released.wait()
+
+    flow.add_task_definition("beside", never)
+    drive = await driving(flow)
+    drive.cancel()
+    await settle()
+    assert flow.cancel_task("r", "beside") is True
+    released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(drive, 10)
+    assert states_of(flow.store.load("r")) == {"slow": "scheduled", "beside": "cancelled"}
+    assert flow.store.asked("r") == []
+
+
+async def test_a_store_that_fails_while_the_caller_is_cancelled_leaves_no_attempt_running(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The commit that was decided in the same turn of the loop as the cancellation fails."""
+    flow, ended = AsyncFlow("f"), asyncio.Event()
+
+    @flow.task
+    async def runs(ctx: Context) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    flow.add_task_definition("hung", never)
+    drive = await driving(flow)
+
+    def wait(changes: Changes) -> bool:
+        drive.cancel()
+        return False
+
+    def fail(changes: Changes) -> None:
+        raise StoreError("the disk", "it is full")
+
+    monkeypatch.setattr(flow.store, "commit_at_once", wait)
+    monkeypatch.setattr(flow.store, "commit", fail)
+    flow.store.ask("r", Ask("r", "hung"))
+    with pytest.raises(StoreError):
+        await asyncio.wait_for(drive, 10)
+    assert ended.is_set()
