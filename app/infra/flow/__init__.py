@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .context import Context, current_context
     from .errors import (
         AmbiguousDependencyError,
+        AttemptWithdrawnError,
         CannotTravelError,
         CycleError,
         DefinitionError,
@@ -104,6 +105,7 @@ __all__ = [
     "Attempt",
     "AttemptRecord",
     "AttemptResult",
+    "AttemptWithdrawnError",
     "BaseStore",
     "CannotTravelError",
     "Changes",
@@ -194,14 +196,14 @@ _ROOMS = {
     "codec": "UnregisteredValue ValueCodec",
     "context": "Context current_context",
     "errors": (
-        "AmbiguousDependencyError CannotTravelError CycleError DefinitionError DuplicateTaskError FlowError "
-        "GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError NoCurrentTaskError "
-        "NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter RunActiveError "
-        "RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError RunTimeoutError "
-        "RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError "
-        "StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
-        "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
-        "ValueTooLargeError WorkerDiedError"
+        "AmbiguousDependencyError AttemptWithdrawnError CannotTravelError CycleError DefinitionError DuplicateTaskError "
+        "FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError "
+        "NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter "
+        "RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError "
+        "RunTimeoutError RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
+        "StoreFormatError StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError "
+        "UnknownDependencyError UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError "
+        "UnstorableValueError ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (

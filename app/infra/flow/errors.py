@@ -573,6 +573,20 @@ class WorkerDiedError(RunError):
         )
 
 
+class AttemptWithdrawnError(RunError):
+    """An executor that was brought along cancelled an attempt that it had been given. `executor` is the name of its class."""
+
+    def __init__(self, task_id: str, executor: str) -> None:
+        super().__init__(task_id, executor)
+        self.task_id, self.executor = task_id, executor
+
+    def _sentence(self) -> str:
+        return (
+            f"Task {self.task_id!r}: the {self.executor} cancelled it before it was done: it was shut down, lost its cluster, or "
+            "somebody cancelled what it had. Retry the task with an executor that is running."
+        )
+
+
 def _end_of_process(exit_code: int | None) -> str:
     if exit_code is None:
         return "ended, and its exit code is not known"

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from functools import partial
 from typing import Any, Protocol
 
-from .errors import CannotTravelError, WorkerDiedError
+from .errors import AttemptWithdrawnError, CannotTravelError, WorkerDiedError
 from .executors import Call, Deliver, Outcome, ThreadExecutor, _raised
 from .late_dataclass import dataclass
 from .travel import Line, Reply, check_travels, check_types, pack, run_there
@@ -239,6 +240,8 @@ class SubmitExecutor:
         try:
             outcome = outcome_of(call, future.result())
         except BaseException as error:  # run_there raises nothing: it was cancelled there, or lost
+            if isinstance(error, CancelledError):
+                error = AttemptWithdrawnError(call.context.task_id, type(self._executor).__name__)
             outcome = _raised(call, _reason(call, snapshot, error))
             outcome.cancelled = False  # not by us
         self._settle(outcome)

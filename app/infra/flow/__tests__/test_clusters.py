@@ -247,6 +247,34 @@ async def test_an_executor_that_was_shut_down_fails_attempts_and_says_why(
     assert states_of(await again.retry(ended.id, "n1")) == {"n1": "success", "n2": "success"}
 
 
+async def test_an_executor_that_is_shut_down_in_mid_run_fails_what_it_has_not_begun_and_says_why(
+    cluster: Cluster, store: SQLiteStore, tmp_path: Path
+) -> None:
+    """Some finish all that they were given; Dask's keeps no queue of its own."""
+    if cluster.kind == "executorlib":
+        pytest.skip("shut down while functions wait in its queue, it may wait for ever in threads of its own")
+    with cluster.another() as executor:
+        flow = AsyncFlow("flow", store, executor="cluster", executors={"cluster": executor})
+        tasks = [f"held{number}" for number in range(4 * clusters.WORKERS)]
+        for task_id in tasks:
+            flow.add_task_definition(task_id, held)
+        flow.init_run(params(tmp_path), run_id="r")
+        drive = asyncio.create_task(flow.run_until_complete("r"))
+        try:
+            await until(lambda: len(begun(tmp_path)) == clusters.WORKERS)
+            queue = "pool" in cluster.kind
+            executor.shutdown(wait=False, **({"cancel_futures": True} if queue else {}))
+        finally:
+            (tmp_path / "released").touch()
+        ended = await asyncio.wait_for(drive, 30)
+    states = states_of(ended)
+    assert {*states.values()} <= {"success", "failed"}
+    if queue:
+        assert 2 * clusters.WORKERS <= sum(state == "failed" for state in states.values()) < len(tasks)
+    reasons = [str(task.reason) for task in ended.tasks.values() if task.state == "failed"]
+    assert all("AttemptWithdrawnError" in reason and "it was shut down" in reason for reason in reasons), reasons
+
+
 def dying(store: SQLiteStore, executor: Any) -> AsyncFlow:
     """A task whose worker is killed in its first attempt, one before it and one after it."""
     flow = AsyncFlow("dying", store, executor="cluster", executors={"cluster": executor})

@@ -13,6 +13,7 @@ import pytest
 from .. import errors
 from ..errors import (
     AmbiguousDependencyError,
+    AttemptWithdrawnError,
     CannotTravelError,
     CycleError,
     DefinitionError,
@@ -199,6 +200,11 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     ),
     (NotSentError("load", "extract"), {"task_id": "load", "wanted": "extract"}, "Add 'extract' to its depends_on"),
     (NoCurrentTaskError(), {}, "from a task's function"),
+    (
+        AttemptWithdrawnError("load", "ClientExecutor"),
+        {"task_id": "load", "executor": "ClientExecutor"},
+        "the ClientExecutor cancelled it before it was done",
+    ),
     (
         WorkerDiedError("load", 4711, -9, True),
         {"task_id": "load", "pid": 4711},
