@@ -170,17 +170,18 @@ async def test_a_thread_that_takes_too_long_is_given_up_at_once_and_its_late_res
     held: HeldClock, tmp_path: Path
 ) -> None:
     flow = AsyncFlow("timed", SQLiteStore(tmp_path / "runs.db"), clock=held, max_threads=1)
-    released, came_back = threading.Event(), threading.Event()
+    begun, released, came_back = threading.Event(), threading.Event(), threading.Event()
 
     @flow.task("hangs", timeout=3)
     def hangs(ctx: Context) -> str:
+        begun.set()
         released.wait(30)
         came_back.set()
         return "late"
 
     flow.add_task_definition("next", lambda ctx: "runs in another thread", dependencies=[])
     drive = await driving(flow)
-    await until(lambda: flow.store.load("r").tasks["hangs"].state == "running")
+    await until(begun.is_set)
     await held.forward(3.1)
     await until(drive.done)
     assert states_of(flow.store.load("r")) == {"hangs": "failed", "next": "success"}
@@ -271,7 +272,12 @@ async def test_the_time_of_an_attempt_counts_from_its_beginning_and_not_while_it
         commit(changes)
 
     monkeypatch.setattr(flow.store, "commit_at_once", lambda changes: False)
-    flow.add_task_definition("quick", returns(1), timeout=3, heartbeat_timeout=2)
+
+    @flow.task(timeout=3, heartbeat_timeout=2)
+    async def quick(ctx: Context) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     flow.init_run(run_id="r")
     monkeypatch.setattr(flow.store, "commit", slow)
     ended = await flow.run_until_complete("r")
