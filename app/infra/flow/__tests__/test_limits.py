@@ -248,7 +248,9 @@ async def test_a_run_that_is_stopped_while_it_waits_for_a_pool_lets_others_have_
     first = asyncio.create_task(flow.run_until_complete(flow.init_run()))
     waiting = AsyncFlow("w").add_task_definition("a", returns(1), pool="db")
     stopped, patient = (asyncio.create_task(waiting.run_until_complete(waiting.init_run())) for _ in range(2))
-    await asyncio.sleep(0.05)
+    while sum(known.state == "running" for each in (flow, waiting) for known in each.store.get_all_runs()) < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await settle()
     stopped.cancel()
     with pytest.raises(asyncio.CancelledError):
         await stopped
