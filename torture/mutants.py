@@ -142,7 +142,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "an attempt begins that is not stored",
         "runner.py",
         "            calls = [] if self._cancelling else self._advance(step)\n",
-        "            calls = [] if self._cancelling else self._advance(step)\n            self._begin(calls)\n            calls = []\n",
+        "            calls = [] if self._cancelling else self._advance(step)\n"
+        "            self._begin(calls)\n            calls = []\n",
         SIMULATED,
     ),
     Mutant(
@@ -381,7 +382,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "attempts.py",
         "        if timeout is not None and now >= held.began + timeout:",
         "        if False:",
-        (*LIMITED, "test_timeouts.py"),
+        ("test_timeouts.py", *LIMITED),
     ),
     Mutant(
         "a silence is not noticed",
@@ -389,7 +390,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "attempts.py",
         "        elif heartbeat_timeout is not None and now >= sign + heartbeat_timeout:",
         "        elif False:",
-        (*LIMITED, "test_timeouts.py"),
+        ("test_timeouts.py", *LIMITED),
     ),
     Mutant(
         "the time of an attempt counts from its decision",
@@ -405,7 +406,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "attempts.py",
         "            held.entry = self._agenda.put(now + self._grace, call)\n",
         "",
-        (*LIMITED, "test_timeouts.py"),
+        ("test_timeouts.py", *LIMITED),
     ),
     Mutant(
         "a pool lets one too many in",
@@ -413,7 +414,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "pools.py",
         "self._used + weight <= self.size",
         "self._used + weight <= self.size + 1",
-        (*LIMITED, "test_pools.py"),
+        ("test_pools.py", *LIMITED),
     ),
     Mutant(
         "slots are not given back by those that end",
@@ -438,7 +439,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "pools.py",
         "            waiting, self._waiting = self._waiting, {}\n        for tell in waiting.values():",
         "            waiting, self._waiting = self._waiting, {}\n        for tell in ():",
-        (*LIMITED, "test_pools.py"),
+        ("test_pools.py", *LIMITED),
     ),
     Mutant(
         "an attempt that is given up leads to nothing",
@@ -451,7 +452,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "        while step.finished:\n            self._finish_subflow(step, step.finished.pop(), now)\n"
         "        for record, delay in step.delayed:\n            self._agenda.put(monotonic + delay, record)\n"
         "        step.delayed.clear()\n        for record in step.ready:",
-        (*LIMITED, "test_timeouts.py"),
+        ("test_timeouts.py", *LIMITED),
     ),
     Mutant(
         "an ask is not heeded",
@@ -459,7 +460,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "heeding.py",
         "        if record.task_id in live.graph and not ExecutionState.is_terminal(record.state):",
         "        if False:",
-        (*LIMITED, "test_live_cancel.py"),
+        ("test_live_cancel.py", *LIMITED),
     ),
     Mutant(
         "an ask is forgotten before it is stored",
@@ -483,7 +484,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "admission.py",
         "            if record.state is _SCHEDULED:\n                live =",
         "            if True:\n                live =",
-        (*LIMITED, "test_live_cancel.py"),
+        ("test_live_cancel.py", *LIMITED),
     ),
     Mutant(
         "a cancelled task is tried again",
@@ -491,7 +492,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "attempts.py",
         "        if held.cancelled is not None and not succeeded:",
         "        if False:",
-        (*LIMITED, "test_live_cancel.py"),
+        ("test_live_cancel.py", *LIMITED),
     ),
     Mutant(
         "a retry by itself brings back what was cancelled",
@@ -499,7 +500,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "runner.py",
         "cancelled=self._is_retried_by_hand(live, record))",
         "cancelled=True)",
-        (*LIMITED, "test_live_cancel.py"),
+        ("test_live_cancel.py", *LIMITED),
     ),
     Mutant(
         "a cancelled run is put back",
@@ -507,7 +508,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "runner.py",
         "            if not self._cancelling:\n                live.machine.interrupt(step, now)",
         "            if True:\n                live.machine.interrupt(step, now)",
-        (*LIMITED, "test_live_cancel.py"),
+        ("test_live_cancel.py", *LIMITED),
     ),
     # --- damage ---
     Mutant(

@@ -102,7 +102,11 @@ class Runs:
             )
             session.heeded = runner.heeded
             await runner.drive(session.root, session.children, session.step)
-            return await worker.do(session.result)
+            try:
+                session.told = []
+                return await worker.do(session.result)
+            finally:
+                self._events.emit(session.told)
         except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more
             session.end()
             raise

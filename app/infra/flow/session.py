@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from .clock import Clock
 from .definitions import FlowDefinition
-from .errors import StoreError
+from .errors import RunOwnedError, StoreError
 from .events import Event
 from .live_run import LiveRun
 from .machine import Step
@@ -125,14 +125,28 @@ class Session:
     def result(self) -> WorkflowRun:
         """The run as it was driven, and given up."""
         whole = self.lease is not None and self.lease.run_id == self._run_id
+        outermost_id = None if self.lease is None else self.lease.run_id
         self.end()
         if whole:
             forget_asks(self._store, self._run_id)
+        elif outermost_id is not None:
+            self.told = self._heed_the_rest(outermost_id)
         codec = self._store.codec
         # Each task instance is made when it is looked at: of most runs, few are.
         outputs = self.root.outputs
         table = TaskTable(self.root.machine.tasks, codec, outputs.whole if outputs.any_gone else None, keep=True)
         return workflow_run(self.root.run, table, codec)
+
+    def _heed_the_rest(self, run_id: str) -> list[Event]:
+        """Do what was asked of the tree around a subflow's run that was driven alone: nobody else may come for that."""
+        asked = getattr(self._store, "asked", None)
+        if asked is None or not asked(run_id):
+            return []
+        try:
+            with claimed(self._store, run_id) as lease:
+                return heed_asks(self._store, self._clock, lease)
+        except RunOwnedError:  # whoever has it does so
+            return []
 
     def end(self) -> None:
         """Give the run up; a store that has done so with its last commit knows that there is nothing left to do."""

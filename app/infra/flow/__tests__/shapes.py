@@ -272,7 +272,7 @@ def _function(task: Drawn, flow_name: str, witness: Witness) -> Any:
 
 async def _without_listening(seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    over = loop.time() + seconds
+    over = loop.time() + seconds - 1e-6  # or what is left may be too short for time to go on
     while loop.time() < over:
         try:
             await asyncio.sleep(over - loop.time())

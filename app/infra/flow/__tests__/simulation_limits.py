@@ -133,6 +133,8 @@ class LimitsLedger(Ledger):
                 self._cancelled_runs.discard(run.id)
         for task in changes.tasks:
             key = task.run_id, task.task_id
+            if task.state in ("success", "failed"):  # it has ended by itself, before it could be cancelled
+                self._asked.pop(key, None)
             if task.state == "cancelled":
                 self._cancelled.add(key)
             elif key in self._cancelled:

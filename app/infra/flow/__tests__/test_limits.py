@@ -219,10 +219,11 @@ async def test_slots_are_given_back_by_failures_time_outs_cancellations_and_stop
 
 async def test_a_task_that_was_cancelled_while_it_waited_for_a_pool_keeps_nobody_behind_it_waiting() -> None:
     """It wanted more slots than are free, and the one behind it does not."""
-    flow, go_on = AsyncFlow("f", pools={"db": 3}), asyncio.Event()
+    flow, begun, go_on = AsyncFlow("f", pools={"db": 3}), asyncio.Event(), asyncio.Event()
 
     @flow.task(pool="db", pool_weight=2)
     async def first(ctx: Context) -> None:
+        begun.set()
         await go_on.wait()
 
     flow.add_task_definition("heavy", returns(1), pool="db", pool_weight=3)

@@ -545,3 +545,24 @@ async def test_a_store_that_fails_while_the_caller_is_cancelled_leaves_no_attemp
     with pytest.raises(StoreError):
         await asyncio.wait_for(drive, 10)
     assert ended.is_set()
+
+
+async def test_a_run_is_cancelled_whose_subflow_is_driven_alone() -> None:
+    """Whoever drives the subflow's run ends what it drives, and then cancels the rest, for which nobody else may come."""
+    inner, flow = AsyncFlow("inner").add_task_definition("hung", never), AsyncFlow("outer")
+    flow.add_subflow_definition("in", inner).add_task_definition("beside", never)
+    inner.store = flow.store
+    drive = await driving(flow, "in.hung", "beside")
+    drive.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await drive
+    (child,) = flow.store.list_children("r")
+    alone = asyncio.create_task(inner.run_until_complete(child))
+    await until(lambda: flow.store.load(child).tasks["hung"].state == "running")
+    told = events_of(inner)
+    assert flow.cancel("r") is True
+    assert (await asyncio.wait_for(alone, 10)).state == "cancelled"
+    whole = flow.store.load("r")
+    assert (whole.state, states_of(whole)) == ("cancelled", {"in": "cancelled", "beside": "cancelled"})
+    assert [event.run_id for event in told if isinstance(event, RunFinished)] == [child, "r"]
+    assert flow.store.asked("r") == []

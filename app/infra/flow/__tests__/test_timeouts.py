@@ -283,7 +283,12 @@ async def test_the_time_of_an_attempt_counts_from_its_beginning_and_not_while_it
         commit(changes)
 
     monkeypatch.setattr(flow.store, "commit_at_once", lambda changes: False)
-    flow.add_task_definition("quick", returns(1), timeout=3, heartbeat_timeout=2)
+
+    @flow.task(timeout=3, heartbeat_timeout=2)
+    async def quick(ctx: Context) -> None:
+        for _ in range(20):
+            await asyncio.sleep(0)
+
     flow.init_run(run_id="r")
     monkeypatch.setattr(flow.store, "commit", slow)
     ended = await flow.run_until_complete("r")
