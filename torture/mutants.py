@@ -406,7 +406,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "attempts.py",
         "            held.entry = self._agenda.put(now + self._grace, call)\n",
         "",
-        ("test_timeouts.py", *LIMITED),
+        (*LIMITED, "test_timeouts.py"),
     ),
     Mutant(
         "a pool lets one too many in",
