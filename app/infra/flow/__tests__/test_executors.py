@@ -418,7 +418,8 @@ async def test_an_attempt_that_the_cluster_cancels_fails(tray: Tray) -> None:
     keeping.futures[0].cancel()
     outcome = await tray.next()
     assert outcome.failure is not None
-    assert outcome.failure.type_name.endswith("CancelledError")
+    assert outcome.failure.type_name.endswith("AttemptWithdrawnError")
+    assert "the Keeping cancelled it" in outcome.failure.message
     assert not outcome.cancelled
     executor.close()
 
