@@ -619,7 +619,7 @@ class Bench:
         command.append(f"{ENGINE}/__tests__/{names}")
         command.extend(["-k", words] if words else [])
         if importlib.util.find_spec("pytest_timeout"):
-            command.extend(["--timeout", "60"])
+            command.extend(["--timeout", "60", "--timeout-method", "thread"])  # which ends a hang wherever it is
         try:
             ended = subprocess.run(command, cwd=self._copy, capture_output=True, text=True, timeout=PATIENCE, check=False)
         except subprocess.TimeoutExpired:

@@ -66,7 +66,7 @@ async def test_a_coroutine_that_takes_too_long_is_cancelled_and_has_failed(flow:
     await held.forward(9.9)
     assert states_of(flow.store.load("r")) == {"slow": "running", "after": "scheduled", "beside": "success"}
     await held.forward(0.2)
-    await drive
+    await until(drive.done)  # and not for ever: with a fault it would hang
     ended = flow.store.load("r")
     assert states_of(ended) == {"slow": "failed", "after": "skipped", "beside": "success"}
     assert tidied
@@ -88,7 +88,7 @@ async def test_each_attempt_has_its_own_time_and_a_retry_follows(flow: AsyncFlow
 
     drive = await driving(flow)
     await held.forward(20)
-    await drive
+    await until(drive.done)
     assert tries == pytest.approx([0, 4, 8])
     assert flow.store.load("r").tasks["slow"].output == "at last"
     assert [attempt.result.value for attempt in flow.store.list_attempts("r")] == ["failed", "failed", "success"]
@@ -102,7 +102,7 @@ async def test_who_ends_at_the_very_moment_has_ended_in_time(flow: AsyncFlow, he
 
     drive = await driving(flow)
     await held.forward(10)
-    await drive
+    await until(drive.done)
     assert flow.store.load("r").tasks["close"].output == "just so"
 
 
@@ -124,7 +124,7 @@ async def test_a_coroutine_that_will_not_be_cancelled_is_left_behind_after_the_g
     await held.forward(7.9)
     assert states_of(flow.store.load("r")) == {"deaf": "running"}
     await held.forward(0.2)
-    await drive
+    await until(drive.done)
     released.set()
     await settle()
     assert states_of(flow.store.load("r")) == {"deaf": "failed"}
@@ -141,7 +141,7 @@ async def test_what_comes_after_the_time_is_over_does_not_count(flow: AsyncFlow,
 
     drive = await driving(flow)
     await held.forward(4)
-    await drive
+    await until(drive.done)
     task = flow.store.load("r").tasks["stubborn"]
     assert (task.state, task.output) == ("failed", None)
 
@@ -315,7 +315,7 @@ async def test_a_task_that_is_alive_but_stuck_is_caught_by_its_silence(flow: Asy
         await settle()
     assert states_of(flow.store.load("r")) == {"works": "running"}
     await held.forward(2.1)
-    await drive
+    await until(drive.done)
     reason = flow.store.load("r").tasks["works"].reason
     assert reason is not None and "gave no sign of life for 2 seconds (heartbeat_timeout=" in reason
 
@@ -329,7 +329,7 @@ async def test_a_time_out_counts_although_the_heart_beats(flow: AsyncFlow, held:
 
     drive = await driving(flow)
     await held.forward(5.5)
-    await drive
+    await until(drive.done)
     reason = flow.store.load("r").tasks["lively"].reason
     assert reason is not None and "did not end within 5 seconds" in reason
 
