@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from .definitions import TaskDefinition
-from .lanes import Gate, Lane, Lanes, PoolGate
+from .lanes import Lane, Lanes
 from .live_run import LiveRun
 from .models import ExecutionState, TaskType
 from .pools import Pool, find
@@ -20,6 +21,50 @@ _SCHEDULED = ExecutionState.SCHEDULED
 
 Admitted = tuple[TaskRecord, TaskDefinition, "Lane | None"]
 """A task that may start, its definition, and where it runs: None for a subflow, which needs no slot."""
+
+
+class Gate(Protocol):
+    """Something that a task has to find room in before it starts."""
+
+    parked: Ready[TaskRecord]
+    """Those that found none, in their order."""
+
+    def has_room(self) -> bool:
+        """Whether the first of them may pass."""
+        ...
+
+
+class PoolGate:
+    """A pool, and this drive's tasks that wait for it.
+
+    Args:
+        pool: shared with other drives.
+        weight_of: how many of its slots a task takes.
+        tell: called, from any thread, when there may be room again.
+    """
+
+    __slots__ = ("_tell", "_weight_of", "parked", "pool")
+
+    def __init__(self, pool: Pool, weight_of: Callable[[TaskRecord], int], tell: Callable[[], None]) -> None:
+        self.pool = pool
+        self.parked: Ready[TaskRecord] = Ready()
+        self._weight_of = weight_of
+        self._tell = tell
+
+    def __repr__(self) -> str:
+        return f"<PoolGate of {self.pool!r}, {len(self.parked)} waiting>"
+
+    def has_room(self) -> bool:
+        """See `Gate.has_room`."""
+        return self.pool.has_room(self._weight_of(self.parked.head()), self, self._tell)
+
+    def take(self, weight: int) -> bool:
+        """Take slots of the pool, if so many are free."""
+        return self.pool.take(weight, self, self._tell)
+
+    def leave(self) -> None:
+        """Wait no longer."""
+        self.pool.leave(self)
 
 
 class Admission:
@@ -47,7 +92,7 @@ class Admission:
 
     def put(self, record: TaskRecord) -> None:
         """Take in a task that may start."""
-        task = self._runs[record.run_id].tasks[record.task_id]
+        task = self._definition(record)
         if record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
             priority = task.options.priority
             if priority:

@@ -1,4 +1,4 @@
-"""Asks asyncio tasks to end, without cutting off those that are ending already."""
+"""Asks asyncio tasks to end, at once or when their time is over, without cutting off those that are ending already."""
 
 from __future__ import annotations
 

@@ -20,11 +20,9 @@ from .context import Context, _current
 from .errors import MAX_DELAY, RetryAfter
 from .late_dataclass import dataclass
 from .models import Failure, kinds_of
+from .task_options import MAX_THREADS
 
 _ENGINE = Path(__file__).parent
-
-MAX_THREADS = 64
-"""How many functions run at once at the most: threads that wait cost little, and blocking calls mostly wait."""
 
 
 @dataclass(slots=True, eq=False)

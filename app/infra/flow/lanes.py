@@ -6,26 +6,13 @@ Knows executors and where a task wants to run; must not know runs, stores or wha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import inf
-from typing import Protocol
 
 from .executors import CoroutineExecutor, Deliver, Executor, InlineExecutor, ThreadExecutor
-from .pools import Pool
 from .ready import Ready
 from .records import TaskRecord
 from .task_options import Capacities, SubmitsWork
-
-
-class Gate(Protocol):
-    """Something that a task has to find room in before it starts."""
-
-    parked: Ready[TaskRecord]
-    """Those that found none, in their order."""
-
-    def has_room(self) -> bool:
-        """Whether the first of them may pass."""
-        ...
 
 
 class Lane:
@@ -47,45 +34,12 @@ class Lane:
         return f"<Lane of {self.executor!r}, {len(self.parked)} waiting>"
 
     def has_room(self) -> bool:
-        """See `Gate.has_room`."""
+        """Whether the first of those that wait may start."""
         return self.busy < self.capacity
 
 
-class PoolGate:
-    """A pool, and this drive's tasks that wait for it.
-
-    Args:
-        pool: shared with other drives.
-        weight_of: how many of its slots a task takes.
-        tell: called, from any thread, when there may be room again.
-    """
-
-    __slots__ = ("_tell", "_weight_of", "parked", "pool")
-
-    def __init__(self, pool: Pool, weight_of: Callable[[TaskRecord], int], tell: Callable[[], None]) -> None:
-        self.pool = pool
-        self.parked: Ready[TaskRecord] = Ready()
-        self._weight_of = weight_of
-        self._tell = tell
-
-    def __repr__(self) -> str:
-        return f"<PoolGate of {self.pool!r}, {len(self.parked)} waiting>"
-
-    def has_room(self) -> bool:
-        """See `Gate.has_room`."""
-        return self.pool.has_room(self._weight_of(self.parked.head()), self, self._tell)
-
-    def take(self, weight: int) -> bool:
-        """Take slots of the pool, if so many are free."""
-        return self.pool.take(weight, self, self._tell)
-
-    def leave(self) -> None:
-        """Wait no longer."""
-        self.pool.leave(self)
-
-
 class Lanes:
-    """The executors of one drive, each made when the first task asks for it.
+    """The executors of one drive; those that few flows use are made when the first task asks for them.
 
     Args:
         deliver: takes the outcomes, from any thread.
@@ -100,7 +54,7 @@ class Lanes:
         self.threads = Lane(ThreadExecutor(deliver, capacities.max_threads))
         """For functions that say nothing else."""
         self._others: dict[str | int, Lane] = {}
-        self._named: list[SubmitsWork] = []
+        self._brought: list[SubmitsWork] = []
 
     def __repr__(self) -> str:
         return f"<Lanes: {[*self]}>"
@@ -131,7 +85,7 @@ class Lanes:
         from .remote_executors import SubmitExecutor  # late: few flows bring an executor
 
         assert not isinstance(choice, str)
-        self._named.append(choice)  # so that no other gets its id
+        self._brought.append(choice)  # so that no other gets its id
         return SubmitExecutor(self._deliver, choice)
 
     def close(self) -> None:

@@ -6,17 +6,21 @@ What they send and get back is `travel`'s. Must not know flows, stores or what f
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from .errors import AttemptWithdrawnError, CannotTravelError, WorkerDiedError
 from .executors import Call, Deliver, Outcome, ThreadExecutor, _raised
 from .late_dataclass import dataclass
+from .task_options import SubmitsWork
 from .travel import Line, Reply, check_travels, check_types, pack, run_there
 from .worker_processes import POOL, WorkerGoneError, WorkerPool, WorkerProcess
+
+_logger = logging.getLogger("night_batch.executors")
 
 
 def outcome_of(call: Call, reply: Reply) -> Outcome:
@@ -177,14 +181,6 @@ class ProcessExecutor:
         self._threads.close()
 
 
-class Submittable(Protocol):
-    """A `concurrent.futures.Executor`, or what behaves as one: a client of a cluster."""
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any) -> Any:
-        """Have a function called somewhere; a future of what it gives."""
-        ...
-
-
 class SubmitExecutor:
     """Hands attempts to somebody else's executor: a pool of processes or threads, a cluster's client. It is not shut down here.
 
@@ -194,7 +190,7 @@ class SubmitExecutor:
         capacity: how many attempts it is given at once.
     """
 
-    def __init__(self, deliver: Deliver, executor: Submittable, capacity: int = 1000) -> None:
+    def __init__(self, deliver: Deliver, executor: SubmitsWork, capacity: int = 1000) -> None:
         self.capacity = capacity
         self._deliver = deliver
         self._executor = executor
@@ -263,8 +259,8 @@ class SubmitExecutor:
         if future is not None:
             try:
                 future.cancel()
-            except BaseException:  # somebody else's, and of no interest any more
-                pass
+            except BaseException:  # somebody else's: nobody waits for what becomes of it
+                _logger.warning("%r could not be told that %s was given up", self, call.name, exc_info=True)
         return False
 
     def cancel(self) -> None:

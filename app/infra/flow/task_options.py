@@ -145,8 +145,11 @@ def capacities(max_threads: int, max_processes: int | None, grace_period: float 
     """
     if (max_threads, max_processes, grace_period) == (MAX_THREADS, None, GRACE_PERIOD):
         return USUAL
-    for option, count in (("max_threads", max_threads), ("max_processes", max_processes)):
-        if (type(count) is not int and (count is not None or option == "max_threads")) or (type(count) is int and count < 1):
+    counts = (
+        {"max_threads": max_threads} if max_processes is None else {"max_threads": max_threads, "max_processes": max_processes}
+    )
+    for option, count in counts.items():
+        if type(count) is not int or count < 1:
             raise InvalidOptionError(option, count, "a whole number from 1 on")
     expected = "a number of seconds or a timedelta, from 0 seconds on"
     return Capacities(max_threads, max_processes, seconds_of("grace_period", grace_period, expected, most=LONGEST))
