@@ -270,6 +270,16 @@ class FlowDefinition:
             raise UnknownTaskError(f"Flow {self.name!r}", task_id, closest(str(task_id), self.tasks))
         return definition
 
+    def choice_of(self, task: TaskDefinition) -> ExecutorChoice:
+        """Where a task's function is to run, as the task says, or else the flow.
+
+        None is the usual: the event loop for a coroutine function, which leaves that only if its task says so; a thread for any
+        other, and for what makes a subflow's params, which is a function of ours and cannot travel.
+        """
+        if task.options.executor is not None:
+            return task.options.executor
+        return None if task.is_async or task.child is not None else self.executor
+
     def path_to(self, wanted: FlowDefinition) -> tuple[str, ...] | None:
         """The subflow ids that lead from this flow down to `wanted` (none at all to itself), or None."""
         seen: set[int] = set()

@@ -215,14 +215,10 @@ class LiveRun:
         Raises:
             UnknownExecutorError: neither this flow nor those it is nested in have an executor of that name.
         """
-        choice = task.options.executor
+        choice = self.definition.choice_of(task)
         if choice is None:
-            if task.is_async:
-                return None
-            choice = self.definition.executor
-            if choice is None or task.child is not None:  # what makes a subflow's params is our own, and cannot travel
-                return "thread"
-        elif task.is_async and choice == "inline":
+            return None if task.is_async else "thread"
+        if task.is_async and choice == "inline":
             return None
         if not isinstance(choice, str) or choice in OWN:
             return choice

@@ -18,14 +18,15 @@ def check_places(definition: FlowDefinition) -> None:
             watched by heartbeats that would not arrive.
         CannotTravelError: its function cannot be found by another process.
     """
-    seen: set[int] = set()
+    seen: set[tuple[int, frozenset[str]]] = set()
     waiting: list[tuple[FlowDefinition, dict[str, SubmitsWork]]] = [(definition, {})]
     while waiting:
         flow, outer = waiting.pop()
-        if id(flow) in seen:
-            continue
-        seen.add(id(flow))
         known = {**outer, **flow.executors}
+        key = id(flow), frozenset(known)  # a flow that is nested in two others may find an executor in one of them alone
+        if key in seen:
+            continue
+        seen.add(key)
         for task in flow.tasks.values():
             if task.child is not None:
                 waiting.append((task.child, known))
@@ -35,9 +36,7 @@ def check_places(definition: FlowDefinition) -> None:
 
 def _check(flow: FlowDefinition, task: TaskDefinition, known: dict[str, SubmitsWork]) -> None:
     options = task.options
-    choice = options.executor
-    if choice is None and not task.is_async:
-        choice = flow.executor
+    choice = flow.choice_of(task)
     if isinstance(choice, str) and choice not in OWN and choice not in known:
         raise UnknownExecutorError(flow.name, task.task_id, choice, closest(choice, [*OWN, *known]))
     if task.is_async and choice == "thread":

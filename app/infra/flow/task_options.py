@@ -145,9 +145,9 @@ def capacities(max_threads: int, max_processes: int | None, grace_period: float 
     """
     if (max_threads, max_processes, grace_period) == (MAX_THREADS, None, GRACE_PERIOD):
         return USUAL
-    counts = (
-        {"max_threads": max_threads} if max_processes is None else {"max_threads": max_threads, "max_processes": max_processes}
-    )
+    counts = {"max_threads": max_threads}
+    if max_processes is not None:
+        counts["max_processes"] = max_processes
     for option, count in counts.items():
         if type(count) is not int or count < 1:
             raise InvalidOptionError(option, count, "a whole number from 1 on")

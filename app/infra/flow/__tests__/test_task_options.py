@@ -104,6 +104,17 @@ def test_a_nested_flow_may_name_the_executors_of_the_flow_it_is_nested_in() -> N
         AsyncFlow("outer").add_subflow_definition("in", inner).validate()
 
 
+def test_a_flow_that_is_nested_twice_needs_its_executor_in_both_places() -> None:
+    inner = AsyncFlow("inner").add_task_definition("a", work, executor="cluster")
+    for order in (["has", "lacks"], ["lacks", "has"]):
+        outer = AsyncFlow("outer")
+        for name in order:
+            executors = {"cluster": ThreadPoolExecutor()} if name == "has" else None
+            outer.add_subflow_definition(name, AsyncFlow(name, executors=executors).add_subflow_definition("in", inner))
+        with pytest.raises(UnknownExecutorError):
+            outer.validate()
+
+
 def test_a_pool_that_no_flow_has_declared_is_refused() -> None:
     flow = AsyncFlow("f", pools={"the database": 2})
     flow.add_task_definition("a", work, pool="the databse")
