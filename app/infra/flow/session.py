@@ -124,10 +124,9 @@ class Session:
 
     def result(self) -> WorkflowRun:
         """The run as it was driven, and given up."""
-        whole = self.lease is not None and self.lease.run_id == self._run_id
         outermost_id = None if self.lease is None else self.lease.run_id
         self.end()
-        if whole:
+        if outermost_id == self._run_id:
             forget_asks(self._store, self._run_id)
         elif outermost_id is not None:
             self.told = self._heed_the_rest(outermost_id)
