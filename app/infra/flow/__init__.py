@@ -95,6 +95,7 @@ if TYPE_CHECKING:
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
+    from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
 
@@ -176,6 +177,7 @@ __all__ = [
     "TaskSucceeded",
     "TaskTimeoutError",
     "TaskType",
+    "TriggerRule",
     "UnknownDependencyError",
     "UnknownExecutorError",
     "UnknownPoolError",
@@ -218,6 +220,7 @@ _ROOMS = {
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
+    "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",
 }

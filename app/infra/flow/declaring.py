@@ -9,11 +9,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from .definitions import Dependencies, FlowDefinition, SubflowParams, TaskFunction, function_name
+from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction, function_name
 from .errors import InvalidOptionError, TaskFunctionError
 from .models import TaskType
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries
 from .task_options import ExecutorChoice, task_options
+from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
+from .trigger_rules import TriggerRule
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -61,6 +63,12 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        branch: bool = False,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -83,6 +91,12 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        branch: bool = False,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -111,6 +125,12 @@ class Declared:
                 pool=pool,
                 pool_weight=pool_weight,
                 priority=priority,
+                trigger_rule=trigger_rule,
+                run_if=run_if,
+                branch=branch,
+                map_over=map_over,
+                map_key=map_key,
+                max_map_size=max_map_size,
                 name=name,
                 description=description,
                 replace=replace,
@@ -130,6 +150,11 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
@@ -153,6 +178,7 @@ class Declared:
                 depends_on=depends_on,
                 retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt, retry),
                 params=params,
+                rules=task_rules(subflow_id, trigger_rule, run_if, False, map_over, map_key, max_map_size),
                 name=name,
                 description=description,
                 replace_task=replace,
@@ -180,6 +206,12 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        branch: bool = False,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
@@ -209,6 +241,15 @@ class Declared:
             pool: one of `AsyncFlow(..., pools=)`: an attempt starts when the pool has room.
             pool_weight: how many of the pool's slots it takes.
             priority: of the tasks that are ready, those with the highest number start first.
+            trigger_rule: what it asks of its dependencies before it starts: a `TriggerRule` or its string.
+            run_if: a function of the context, asked at each attempt where the task would run; if it says no, the task is skipped.
+            branch: the task returns the ids of those of its downstream tasks that go on (one, a list of them, or None); the
+                others that depend on it directly are skipped, unless they stand downstream of one that goes on.
+            map_over: a task (it need not stand among the dependencies) that returns a list: of this task there is an instance for
+                each item then, `parse[0]`, `parse[1]` ..., with attempts of its own; its output is the list of theirs. Over a
+                task that is mapped itself, each item starts as soon as that of the other has ended.
+            map_key: a function of an item that gives its key, so that the instances are called `parse[key]`.
+            max_map_size: a longer list fails the task.
             name: what people call it.
             description: what it does; the function's docstring if left out.
             replace: take the place of a task of the same id, as when a notebook cell runs again.
@@ -225,6 +266,7 @@ class Declared:
             depends_on=dependencies,
             retry=retry_policy(max_retries, retry_delay, task_id, max_interruptions, on_interrupt, retry),
             options=task_options(task_id, timeout, heartbeat_timeout, executor, pool, pool_weight, priority),
+            rules=task_rules(task_id, trigger_rule, run_if, branch, map_over, map_key, max_map_size),
             task_type=task_type,
             name=name,
             description=description,
@@ -244,6 +286,11 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
@@ -262,6 +309,12 @@ class Declared:
             retry: a `RetryPolicy`, in place of the four arguments above.
             params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
                 function that makes one from the parent's context.
+            trigger_rule: as for a task.
+            run_if: likewise; asked before the nested flow's run is made.
+            map_over: as for a task: a nested run for each item, which finds it among its params as `item`, and its place in the
+                list as `map_index`.
+            map_key: as for a task.
+            max_map_size: likewise.
             name: what people call it.
             description: what it does.
             replace: take the place of a task of the same id.
@@ -281,6 +334,7 @@ class Declared:
             depends_on=dependencies,
             retry=retry_policy(max_retries, retry_delay, subflow_id, max_interruptions, on_interrupt, retry),
             params=params,
+            rules=task_rules(subflow_id, trigger_rule, run_if, False, map_over, map_key, max_map_size),
             name=name,
             description=description,
             replace_task=replace,

@@ -35,10 +35,13 @@ from .models import TaskType
 from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy
 from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
+from .task_rules import PLAIN, TaskRules
 
 TaskFunction = Callable[[Context], Any]
 """A function or coroutine function that takes the task's context and returns the task's output."""
 SubflowParams = Mapping[str, Any] | Callable[[Context], Mapping[str, Any]] | None
+RunIf = Callable[[Context], Any]
+"""Whether a task runs: a function of its context; a coroutine function where the task is one, too."""
 Dependency = str | Callable[..., Any]
 Dependencies = Iterable[Dependency] | Dependency | None
 
@@ -85,6 +88,7 @@ class TaskDefinition:
     depends_on: tuple[str, ...] = ()
     retry: RetryPolicy = NO_RETRY
     options: TaskOptions = DEFAULT
+    rules: TaskRules = PLAIN
     name: str | None = None
     description: str | None = None
 
@@ -108,6 +112,8 @@ class FlowDefinition:
     """Executors by name, for the tasks of this flow and of those nested in it."""
     says_where: bool = False
     """Whether it, or one of its tasks, says where or how attempts are to run: then that is to be looked at before a run."""
+    rules: dict[str, TaskRules] = field(default_factory=dict[str, TaskRules])
+    """Of those tasks that say whether they run, or for which items."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
     _snapped: bool = False
@@ -128,6 +134,7 @@ class FlowDefinition:
         depends_on: Dependencies = None,
         retry: RetryPolicy = NO_RETRY,
         options: TaskOptions = DEFAULT,
+        rules: TaskRules = PLAIN,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -139,14 +146,18 @@ class FlowDefinition:
             expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
             raise InvalidOptionError("task_type", task_type, expected, task_id)
         is_async = check_task_function(task_id, function)
+        upstream = self._resolve(task_id, depends_on)
+        if rules is not PLAIN:
+            upstream, rules = self._resolve_rules(task_id, upstream, rules)
         self._add(
             TaskDefinition(
                 task_id,
                 function,
                 is_async,
-                depends_on=self._resolve(task_id, depends_on),
+                depends_on=upstream,
                 retry=retry,
                 options=options,
+                rules=rules,
                 name=name,
                 description=description,
             ),
@@ -165,6 +176,7 @@ class FlowDefinition:
         depends_on: Dependencies = None,
         retry: RetryPolicy = NO_RETRY,
         params: SubflowParams = None,
+        rules: TaskRules = PLAIN,
         name: str | None = None,
         description: str | None = None,
         replace_task: bool = False,
@@ -179,13 +191,17 @@ class FlowDefinition:
         path = child.path_to(self)
         if path is not None:
             raise NestedFlowError(self.name, (task_id, *path))
+        upstream = self._resolve(task_id, depends_on)
+        if rules is not PLAIN:
+            upstream, rules = self._resolve_rules(task_id, upstream, rules)
         self._add(
             TaskDefinition(
                 task_id,
                 child=child,
                 params=params,
-                depends_on=self._resolve(task_id, depends_on),
+                depends_on=upstream,
                 retry=retry,
+                rules=rules,
                 name=name,
                 description=description,
             ),
@@ -203,6 +219,10 @@ class FlowDefinition:
                     task_ids.remove(definition.task_id)
         self._changeable()[definition.task_id] = definition
         self.says_where = self.says_where or definition.options is not DEFAULT
+        if definition.rules is not PLAIN:
+            self.rules[definition.task_id] = definition.rules
+        elif self.rules:
+            self.rules.pop(definition.task_id, None)
         self._graph = None
 
     def _resolve(self, task_id: str, depends_on: Dependencies) -> tuple[str, ...]:
@@ -217,6 +237,16 @@ class FlowDefinition:
             self._own(dependency) if isinstance(dependency, str) else self._id_of(task_id, dependency)
             for dependency in depends_on
         )
+
+    def _resolve_rules(self, task_id: str, upstream: tuple[str, ...], rules: TaskRules) -> tuple[tuple[str, ...], TaskRules]:
+        """The rules with the id of the task that is mapped over, which is a dependency as well."""
+        if rules.map_over is None:
+            return upstream, rules
+        given: Any = rules.map_over  # or the function that was decorated
+        if not isinstance(given, str) and not callable(given):
+            raise InvalidOptionError("map_over", given, "the id of a task, or the function itself", task_id)
+        (map_over,) = self._resolve(task_id, given)
+        return (upstream if map_over in upstream else (*upstream, map_over)), replace(rules, map_over=map_over)
 
     def _own(self, task_id: str) -> str:
         """The very string that the task was declared with, so that each id is in memory once."""
@@ -243,6 +273,7 @@ class FlowDefinition:
     def copy_from(self, other: FlowDefinition) -> None:
         """Take over all tasks of another definition, which stays independent of this one."""
         self._changeable().update(other.tasks)
+        self.rules.update(other.rules)
         self.says_where = self.says_where or other.says_where
         self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
         self._graph = None
@@ -300,8 +331,24 @@ class FlowDefinition:
             UnknownDependencyError, CycleError: as `Graph` does.
         """
         if self._graph is None:
-            self._graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
+            graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
+            if self.rules:
+                self._check_maps()
+            self._graph = graph
         return self._graph
+
+    def _check_maps(self) -> None:
+        """Refuse keys for the items of a task that takes over those of another, and tasks that are called like items."""
+        mapped = {task_id: rules.map_over for task_id, rules in self.rules.items() if rules.map_over is not None}
+        for task_id, map_over in mapped.items():
+            if map_over in mapped and self.rules[task_id].map_key is not None:
+                expected = f"left out: {map_over!r} is mapped itself, and its items keep their keys"
+                raise InvalidOptionError("map_key", self.rules[task_id].map_key, expected, task_id)
+        if mapped:
+            for task_id in self.tasks:
+                if task_id.endswith("]") and task_id.partition("[")[0] in mapped:
+                    whole = task_id.partition("[")[0]
+                    raise InvalidNameError("task id", task_id, f"so are the items of {whole!r} called, which is mapped")
 
     def validate(self) -> bool:
         """Check the graphs of this flow and of all flows nested in it; whether one of them says where its tasks run."""
@@ -328,12 +375,7 @@ class FlowDefinition:
         return self._graph_text[1]
 
     def _graph_rows(self) -> dict[str, Sequence[Any]]:
-        return {
-            task_id: tuple(dict.fromkeys(task.depends_on))
-            if task.child is None
-            else (*dict.fromkeys(task.depends_on), {"flow": task.child.name})
-            for task_id, task in self.tasks.items()
-        }
+        return {task_id: (*dict.fromkeys(task.depends_on), *_beyond_edges(task)) for task_id, task in self.tasks.items()}
 
     def check_graph(self, run_id: str, stored: str) -> None:
         """Hold this flow's graph against the one that a run was made with (empty text: nobody said).
@@ -357,22 +399,37 @@ class FlowDefinition:
 
 
 def _text_of(tasks: Iterable[TaskDefinition]) -> str:
-    """What `json.dumps` makes of `{task_id: [*depends_on, {"flow": child's name}]}`, put together in a third of the time."""
+    """What `json.dumps` makes of `{task_id: [*depends_on, what is beyond edges]}`, put together in a third of the time."""
     quoted = encode_basestring_ascii
     rows: list[str] = []
     for task in tasks:
         ids = task.depends_on if len(task.depends_on) < 2 else dict.fromkeys(task.depends_on)
         row = [quoted(task_id) for task_id in ids]
-        if task.child is not None:
-            row.append(f'{{"flow":{quoted(task.child.name)}}}')
+        if task.child is not None or task.rules is not PLAIN:
+            row += [json.dumps(beyond, separators=(",", ":")) for beyond in _beyond_edges(task)]
         rows.append(f"{quoted(task.task_id)}:[{','.join(row)}]")
     return f"{{{','.join(rows)}}}"
+
+
+def _beyond_edges(task: TaskDefinition) -> list[dict[str, Any]]:
+    """What else a run goes by, if anything: the flow that a task nests, and by what it runs or not, and for which items."""
+    rules = task.rules
+    found: dict[str, Any] = {}
+    if task.child is not None:
+        found["flow"] = task.child.name
+    if rules.map_over is not None:
+        found["map_over"] = rules.map_over
+    if rules.branch:
+        found["branch"] = True
+    if rules.trigger_rule is not PLAIN.trigger_rule:
+        found["trigger_rule"] = rules.trigger_rule.value
+    return [found] if found else []
 
 
 def nested_flows(graph_text: str) -> dict[str, str]:
     """The names of the flows that are nested in a graph, by task id, as `graph_text` wrote them."""
     rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
-    return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict)}
+    return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict) and "flow" in row[-1]}
 
 
 def _comparable(row: Sequence[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from .errors import RunFailedError
 from .late_dataclass import dataclass
 
 
-class _StringEnum(str, Enum):
+class StringEnum(str, Enum):
     """Members equal, format and print as their own strings (`enum.StrEnum` starts with Python 3.11)."""
 
     def __str__(self) -> str:
@@ -25,7 +25,7 @@ class _StringEnum(str, Enum):
         return format(str(self.value), spec)
 
 
-class ExecutionState(_StringEnum):
+class ExecutionState(StringEnum):
     """Where a task or a run stands. Members compare equal to their lower-case strings: `state == "success"`."""
 
     NONE = "none"
@@ -52,14 +52,14 @@ TERMINAL_STATES: frozenset[ExecutionState] = frozenset(
 State = ExecutionState
 
 
-class TaskType(_StringEnum):
+class TaskType(StringEnum):
     """What a task is: a function, or a whole flow nested in this one."""
 
     TASK = "task"
     FLOW = "flow"
 
 
-class AttemptResult(_StringEnum):
+class AttemptResult(StringEnum):
     """How one attempt of a task ended. `running` is an attempt that has not."""
 
     RUNNING = "running"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from .definitions import Dependencies, SubflowParams, TaskFunction
+from .definitions import Dependencies, Dependency, RunIf, SubflowParams, TaskFunction
 from .errors import ParallelError
 from .flow import AsyncFlow
 from .models import TaskType
@@ -13,6 +13,8 @@ from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy
 from .store import Store
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork
+from .task_rules import MAX_MAP_SIZE, MapKey
+from .trigger_rules import TriggerRule
 
 
 class FlowBuilder:
@@ -75,6 +77,12 @@ class FlowBuilder:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        branch: bool = False,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
     ) -> FlowBuilder:
         """Add a task; see `AsyncFlow.add_task_definition`."""
         self._flow.add_task_definition(
@@ -93,6 +101,12 @@ class FlowBuilder:
             pool=pool,
             pool_weight=pool_weight,
             priority=priority,
+            trigger_rule=trigger_rule,
+            run_if=run_if,
+            branch=branch,
+            map_over=map_over,
+            map_key=map_key,
+            max_map_size=max_map_size,
         )
         return self
 
@@ -108,6 +122,11 @@ class FlowBuilder:
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: Dependency | None = None,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
     ) -> FlowBuilder:
         """Add a nested flow; see `AsyncFlow.add_subflow_definition`."""
         self._flow.add_subflow_definition(
@@ -120,6 +139,11 @@ class FlowBuilder:
             max_interruptions=max_interruptions,
             on_interrupt=on_interrupt,
             retry=retry,
+            trigger_rule=trigger_rule,
+            run_if=run_if,
+            map_over=map_over,
+            map_key=map_key,
+            max_map_size=max_map_size,
         )
         return self
 

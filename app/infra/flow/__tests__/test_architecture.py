@@ -16,7 +16,20 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    {"agenda", "graph", "machine", "retry_manager", "models", "errors", "ready", "records", "events", "task_options"}
+    {
+        "agenda",
+        "graph",
+        "machine",
+        "retry_manager",
+        "models",
+        "errors",
+        "ready",
+        "records",
+        "events",
+        "task_options",
+        "task_rules",
+        "trigger_rules",
+    }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})
