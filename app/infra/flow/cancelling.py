@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from .clock import Clock
 from .errors import InvalidNameError, RunMismatchError, RunNotFoundError, RunOwnedError, UnknownTaskError, closest
 from .events import Event
-from .machine import Step, cancel_run, cancel_task
 from .models import TERMINAL_STATES, ExecutionState, TaskType
 from .records import Ask, Lease, RunRecord, TaskRecord
+from .steps import Step, cancel_run, cancel_task
 from .store import Store, outermost
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from .attempts import Attempts
 from .cancelling import meant_by
 from .executors import Outcome
 from .live_run import LiveRun
-from .machine import BY_ITSELF, BY_RUN, Step
 from .models import ExecutionState
 from .records import Ask, TaskRecord
+from .steps import BY_ITSELF, BY_RUN, Step
 
 
 class Heeding:

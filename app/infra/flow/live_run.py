@@ -22,12 +22,13 @@ from .errors import (
     closest,
     place_of,
 )
-from .machine import RunMachine, Step
+from .machine import RunMachine
 from .models import ExecutionState, Failure, WorkflowRun
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, redacted
 from .retry_manager import RetryPolicy
+from .steps import Step
 from .task_options import OWN, SubmitsWork
 from .views import TaskTable, workflow_run
 

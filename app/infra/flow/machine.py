@@ -14,59 +14,14 @@ from enum import Enum, auto
 from . import events as told
 from .errors import IllegalTransitionError
 from .graph import Graph
-from .late_dataclass import dataclass
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
+from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """One legal move of a state."""
-
-    source: ExecutionState
-    target: ExecutionState
-    reason: str
-    """When it happens, and why it is allowed."""
-
-
-TASK_EDGES: tuple[Edge, ...] = (
-    Edge(SCHEDULED, RUNNING, "everything upstream is committed and a slot is free"),
-    Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
-    Edge(SCHEDULED, CANCELLED, "it, or the whole run, was cancelled before it began"),
-    Edge(RUNNING, SUCCESS, "the attempt returned"),
-    Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
-    Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
-    Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
-    Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
-    Edge(FAILED, SCHEDULED, "manual retry"),
-    Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),
-    Edge(CANCELLED, SCHEDULED, "manual retry"),
-)
-"""Every legal move of a task."""
-
-RUN_EDGES: tuple[Edge, ...] = (
-    Edge(SCHEDULED, RUNNING, "somebody drives the run"),
-    Edge(SCHEDULED, CANCELLED, "the run was cancelled while nobody drove it"),
-    Edge(RUNNING, SUCCESS, "every task ended, and none failed or was cancelled"),
-    Edge(RUNNING, FAILED, "every task ended, and one at least failed or was cancelled"),
-    Edge(RUNNING, SCHEDULED, "the run was interrupted, and waits to be continued"),
-    Edge(RUNNING, CANCELLED, "the run was cancelled"),
-    Edge(SUCCESS, SCHEDULED, "manual retry of one of its tasks"),
-    Edge(FAILED, SCHEDULED, "manual retry of one of its tasks"),
-    Edge(CANCELLED, SCHEDULED, "manual retry of one of its tasks"),
-)
-"""Every legal move of a run."""
-
-BY_ITSELF = "it was cancelled"
-"""Why a task is CANCELLED that somebody meant; `BY_RUN` is why one is that stands in a run or subflow that somebody meant."""
-BY_RUN = "its run was cancelled"
 _GONE = "the flow's graph no longer has it"
-
-_TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
-_RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
 
 
 class Verdict(Enum):
@@ -91,30 +46,6 @@ def decide(pending: int, unsuccessful: bool) -> Verdict:
     return Verdict.WAIT if pending else Verdict.RUN
 
 
-class Step:
-    """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order.
-
-    Args:
-        heard: whether anybody listens: if not, the events that come with every task are not made.
-    """
-
-    __slots__ = ("changes", "delayed", "events", "finished", "heard", "ready")
-
-    def __init__(self, heard: bool = True) -> None:
-        self.changes = Changes()
-        self.events: list[told.Event] = []
-        self.ready: list[TaskRecord] = []
-        """Tasks that may start now."""
-        self.delayed: list[tuple[TaskRecord, float]] = []
-        """Tasks that may start after so many seconds."""
-        self.finished: list[RunMachine] = []
-        """Runs that reached their end in this step."""
-        self.heard = heard
-
-    def __bool__(self) -> bool:
-        return bool(self.changes)
-
-
 def _whole(failure: Failure) -> Failure:
     return failure
 
@@ -128,31 +59,6 @@ def _spread(record: TaskRecord) -> float:
     # Two checksums that lie close together still do so when the same end is put to both texts; their multiples do not. Without
     # that, tasks that were tried again at the same moment once would be so each time. (Knuth's multiplicative hashing.)
     return (drawn * 2654435761 & 0xFFFFFFFF) / 0x100000000
-
-
-def _move_task(step: Step, record: TaskRecord, target: ExecutionState) -> None:
-    if (record.state, target) not in _TASK_MOVES:
-        raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
-    record.state = target
-    step.changes.tasks.append(record)
-
-
-def _archive_attempt(step: Step, record: TaskRecord, result: AttemptResult) -> None:
-    step.changes.attempts.append(
-        AttemptRecord(
-            record.run_id,
-            record.task_id,
-            record.position,
-            record.attempts,
-            record.try_number,
-            result,
-            record.started,
-            record.ended,
-            record.error,
-            record.reason,
-            record.logs,
-        )
-    )
 
 
 class RunMachine:
@@ -270,7 +176,7 @@ class RunMachine:
             failed = any(state is FAILED or state is CANCELLED for state in states)  # by identity: there may be a million
             self._move_run(step, FAILED if failed else SUCCESS)
             self.run.ended = now
-            step.finished.append(self)
+            step.finished.append(self.run)
             step.events.append(told.RunFinished(self.run.flow_name, self.run.id, now, self.run.state))
 
     def cancel(self, step: Step, now: int, reason: str = BY_RUN, logs: Mapping[str, str | None] | None = None) -> None:
@@ -287,7 +193,7 @@ class RunMachine:
         """
         cancel_run(step, self.run, self.tasks.values(), now, reason, logs)
         self._open = 0
-        step.finished.append(self)
+        step.finished.append(self.run)
 
     def interrupt(self, step: Step, now: int) -> None:
         """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED.
@@ -357,7 +263,7 @@ class RunMachine:
         Raises:
             IllegalTransitionError: the task has ended already.
         """
-        _cancel_task(step, self.run, record, now, reason, logs)
+        cancel_one(step, self.run, record, now, reason, logs)
         if self._records:
             self._ended(step, record, now)
 
@@ -485,8 +391,8 @@ class RunMachine:
 
     # --- moving ---
 
-    _move = staticmethod(_move_task)
-    _archive = staticmethod(_archive_attempt)
+    _move = staticmethod(move_task)
+    _archive = staticmethod(archive_attempt)
 
     def _end_attempt(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
         # The table lets finished tasks go back to SCHEDULED, but for a reset: a late outcome must not wake one.
@@ -496,48 +402,6 @@ class RunMachine:
 
     def _move_run(self, step: Step, target: ExecutionState) -> None:
         if self.run.state is not target:
-            _check_run(self.run, target)
+            check_run(self.run, target)
             self.run.state = target
         step.changes.runs.append(self.run)
-
-
-# --- cancelling: by the records alone, so that it takes neither the flow nor an unchanged graph ---
-
-
-def _check_run(run: RunRecord, target: ExecutionState) -> None:
-    if (run.state, target) not in _RUN_MOVES:
-        raise IllegalTransitionError(f"Run {run.id!r}", run.state.value, target.value)
-
-
-def cancel_run(
-    step: Step,
-    run: RunRecord,
-    tasks: Iterable[TaskRecord],
-    now: int,
-    reason: str = BY_RUN,
-    logs: Mapping[str, str | None] | None = None,
-) -> None:
-    """Cancel a run that has not ended; see `RunMachine.cancel`."""
-    _check_run(run, CANCELLED)
-    for record in tasks:
-        if record.state not in TERMINAL_STATES:
-            _cancel_task(step, run, record, now, reason, logs.get(record.task_id) if logs else None)
-    run.state, run.ended = CANCELLED, now
-    step.changes.runs.append(run)
-    step.events.append(told.RunFinished(run.flow_name, run.id, now, CANCELLED))
-
-
-def cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str = BY_ITSELF) -> None:
-    """Cancel a task that has not ended, of a run that nobody drives: what follows is decided when somebody does."""
-    _cancel_task(step, run, record, now, reason, None)
-
-
-def _cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str, logs: str | None) -> None:
-    ran = record.state is RUNNING
-    _move_task(step, record, CANCELLED)
-    record.due, record.reason = None, reason
-    record.ended = now
-    if ran:
-        record.logs = logs
-        _archive_attempt(step, record, AttemptResult.CANCELLED)
-    step.events.append(told.TaskCancelled(run.flow_name, run.id, now, record.task_id, record.try_number, reason))

@@ -10,10 +10,10 @@ from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
 from .events import Event
 from .live_run import LiveRun
-from .machine import Step, cancel_run
 from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
+from .steps import Step, cancel_run
 from .store import Store
 
 

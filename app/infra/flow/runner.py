@@ -24,10 +24,10 @@ from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
-from .machine import RunMachine, Step
 from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
-from .records import Ask, Lease, TaskRecord
+from .records import Ask, Lease, RunRecord, TaskRecord
+from .steps import Step
 from .store import Store
 from .task_options import Capacities
 
@@ -343,7 +343,7 @@ class Runner:
         child = self._runs[record.child_run_id]
         child.parent = (live, record)
         if child.run.state is ExecutionState.SUCCESS:  # mended on its own
-            self._finish_subflow(step, child.machine, now)
+            self._finish_subflow(step, child.run, now)
             return
         if ExecutionState.is_terminal(child.run.state):
             child.machine.reset_failed(step, now, cancelled=self._is_retried_by_hand(live, record))
@@ -365,15 +365,15 @@ class Runner:
             around = live.parent
         return True
 
-    def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
-        child = self._runs[machine.run.id]
+    def _finish_subflow(self, step: Step, run: RunRecord, now: int) -> None:
+        child = self._runs[run.id]
         if child.parent is None:  # the root
             return
         live, record = child.parent
         if record.state is not ExecutionState.RUNNING:  # it was cancelled, and the child with it
             return
         if child.run.state is ExecutionState.SUCCESS:
-            del self._runs[machine.run.id]
+            del self._runs[run.id]
             live.machine.succeeded(step, record, child.result_text(), None, now)
             if live.outputs.add(record):
                 self._too_full.add(live)
