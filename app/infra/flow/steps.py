@@ -28,12 +28,13 @@ class Edge:
 
 TASK_EDGES: tuple[Edge, ...] = (
     Edge(SCHEDULED, RUNNING, "everything upstream is committed and a slot is free"),
-    Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
+    Edge(SCHEDULED, SKIPPED, "by its trigger rule, given how its upstreams ended; or a branch did not choose it"),
     Edge(SCHEDULED, CANCELLED, "it, or the whole run, was cancelled before it began"),
     Edge(RUNNING, SUCCESS, "the attempt returned"),
     Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
     Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
     Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
+    Edge(RUNNING, SKIPPED, "it said itself that it need not run, or its run_if did; of a mapped task, all items did"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
     Edge(FAILED, SCHEDULED, "manual retry"),
     Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),
@@ -68,7 +69,7 @@ class Step:
         heard: whether anybody listens: if not, the events that come with every task are not made.
     """
 
-    __slots__ = ("changes", "delayed", "events", "finished", "heard", "ready")
+    __slots__ = ("changes", "delayed", "events", "finished", "heard", "joined", "ready")
 
     def __init__(self, heard: bool = True) -> None:
         self.changes = Changes()
@@ -79,6 +80,8 @@ class Step:
         """Tasks that may start after so many seconds."""
         self.finished: list[RunRecord] = []
         """Runs that reached their end in this step."""
+        self.joined: list[TaskRecord] = []
+        """Mapped tasks whose outputs were put together in this step."""
         self.heard = heard
 
     def __bool__(self) -> bool:
