@@ -324,16 +324,16 @@ class Runner:
                     self._settle(step, (outcome,))
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
-        while step.joined:
-            record = step.joined.pop()
-            if (live := self._runs[record.run_id]).outputs.add(record):
-                self._too_full.add(live)
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
+        while step.joined:
+            record = step.joined.pop()
+            if (live := self._runs[record.run_id]).outputs.add(record):
+                self._too_full.add(live)
 
     # --- subflows ---
 
