@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         RunNotFoundError,
         RunOwnedError,
         RunTimeoutError,
+        SkipTask,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -151,6 +152,7 @@ __all__ = [
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
+    "SkipTask",
     "State",
     "Store",
     "StoreBusyError",
@@ -202,7 +204,7 @@ _ROOMS = {
         "FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError "
         "NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter "
         "RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError "
-        "RunTimeoutError RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
+        "RunTimeoutError RunningLoopError SkipTask StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
         "StoreFormatError StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError "
         "UnknownDependencyError UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError "
         "UnstorableValueError ValueTooLargeError WorkerDiedError"

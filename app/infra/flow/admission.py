@@ -93,7 +93,7 @@ class Admission:
     def put(self, record: TaskRecord) -> None:
         """Take in a task that may start."""
         task = self._definition(record)
-        if record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
+        if record.type is TaskType.TASK or (record.child_run_id is None and task.called is not None):
             priority = task.options.priority
             if priority:
                 self._ready.put(record, priority)

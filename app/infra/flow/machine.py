@@ -39,6 +39,7 @@ TASK_EDGES: tuple[Edge, ...] = (
     Edge(RUNNING, SUCCESS, "the attempt returned"),
     Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
     Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
+    Edge(RUNNING, SKIPPED, "it asked to be skipped, or its condition said no"),
     Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
     Edge(FAILED, SCHEDULED, "manual retry"),
@@ -341,6 +342,14 @@ class RunMachine:
                 step.ready.append(record)
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
+        self._ended(step, record, now)
+
+    def skipped(self, step: Step, record: TaskRecord, reason: str, logs: str | None, now: int) -> None:
+        """The running attempt asked to be skipped, or was not made since its condition said no: the task is, for good."""
+        self._end_attempt(step, record, SKIPPED)
+        record.ended, record.reason, record.logs = now, reason, logs
+        self._archive(step, record, AttemptResult.SKIPPED)
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
         self._ended(step, record, now)
 
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:

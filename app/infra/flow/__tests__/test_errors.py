@@ -40,6 +40,7 @@ from ..errors import (
     RunNotFoundError,
     RunOwnedError,
     RunTimeoutError,
+    SkipTask,
     StoreBusyError,
     StoreClosedError,
     StoreDamagedError,
@@ -177,6 +178,8 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     (RetryAfter(2.5), {"message": ""}, "to be tried again after 2.5 s"),
     (NonRetryableError("no such account"), {"message": "no such account"}, "no such account"),
     (NonRetryableError(), {"message": ""}, "another attempt cannot help"),
+    (SkipTask("no new files"), {"reason": "no new files"}, "no new files"),
+    (SkipTask(), {"reason": ""}, "the task had nothing to do"),
     (
         RunTimeoutError("run-1", 60.0),
         {"run_id": "run-1"},
