@@ -6,12 +6,13 @@ Functions are checked here as they are declared. Must not know flows, runs or ex
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
 from operator import attrgetter
 from types import CodeType, CoroutineType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from .context import Context
 from .errors import InvalidOptionError, SkipTask, TaskFunctionError, closest, shortened, shown
@@ -21,6 +22,9 @@ Called = Callable[[Context], Any]
 
 _STARRED = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 _OPEN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+_TAKEN = (Parameter.POSITIONAL_ONLY, *_OPEN)
+_AS_WRITTEN: dict[str, Any] = {"annotation_format": 3} if sys.version_info >= (3, 14) else {}
+"""`annotationlib.Format.FORWARDREF`: the names in annotations may be such as a type checker alone knows."""
 _FIRST = ""
 """In place of a parameter's name: the first one behind the context, which is filled by its position."""
 _item: Callable[[Context], Any] = attrgetter("item")
@@ -235,49 +239,78 @@ def checked(task_id: str, function: Any, upstream: Sequence[str] = (), mapped: b
 def _filled(task_id: str, function: Any, upstream: Sequence[str], mapped: bool) -> Called:
     if not callable(function):
         raise TaskFunctionError(task_id, shown(function), "it is not callable")
-    signature = _signature(function, follow_wrapped=False) or _signature(function)
-    if signature is None:
+    called: Called = function
+    parameters = _parameters(function)
+    if parameters is None:
         if isinstance(function, partial) and _signature(function.func) is not None:  # it binds more than there is to bind
             raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-        called: Called = function
         return called  # some builtins and mocks do not tell theirs, and the call will show
-    own = _behind_the_context(signature)
+    own = _behind_the_context(parameters)
     if own is None:
         raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-    bound = _bound_in(function)
-    parameters = [*own]
-    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in own):
+    known = own
+    if any(one.kind is Parameter.VAR_KEYWORD for one in own) and hasattr(function, "__wrapped__"):
         # A decorator that hands on whatever it gets. What else the function inside wants, the decorator may bring itself.
-        inside = _signature(function)
-        known = {parameter.name for parameter in own}
-        parameters += [one for one in _behind_the_context(inside) or () if one.name not in known] if inside else []
-    free = [parameter for parameter in parameters if parameter.kind in _OPEN and parameter.name not in bound]
-    pulled = tuple([parameter.name for parameter in free if parameter.name in upstream])
-    item = _item_parameter(own, [parameter for parameter in free if parameter.name not in pulled]) if mapped else None
-    filled = {*pulled, item, own[0].name if item == _FIRST else None}
-    missing = [one.name for one in own if one.default is one.empty and one.kind in _TAKEN and one.name not in filled]
-    if missing:
-        raise TaskFunctionError(task_id, function_name(function), _nobody_fills(missing[0], signature, upstream, pulled))
-    called = function
+        inside = _behind_the_context(_told(_signature(function))) or []
+        known = own + [one for one in inside if all(one.name != other.name for other in own)]
+    bound = _bound_in(function)
+    free = [one for one in known if one.kind in _OPEN and one.name not in bound]
+    pulled = tuple([one.name for one in free if one.name in upstream])
+    item = _item_parameter(own, [one for one in free if one.name not in pulled]) if mapped else None
+    filled = {*pulled, own[0].name if item == _FIRST else item}
+    for one in own:
+        if one.required and one.name not in filled:
+            raise TaskFunctionError(task_id, function_name(function), _nobody_fills(one.name, function, upstream, pulled))
     return Filled(called, pulled, item) if pulled or item is not None else called
 
 
-_TAKEN = (Parameter.POSITIONAL_ONLY, *_OPEN)
+class _Taken(NamedTuple):
+    """What is to be known of a parameter."""
+
+    name: str
+    kind: Any
+    required: bool
 
 
-def _behind_the_context(signature: inspect.Signature) -> list[Parameter] | None:
+def _parameters(function: Any) -> list[_Taken] | None:
+    """The parameters that a call has to do with, whatever it hands them on to; None where they are not told."""
+    if not isinstance(function, FunctionType) or function.__dict__:  # which may hold a signature of its own
+        return _told(_signature(function, follow_wrapped=False) or _signature(function))
+    # In a tenth of the time of inspect.signature.
+    code = function.__code__
+    count, first_default = code.co_argcount, code.co_argcount - len(function.__defaults__ or ())
+    found = [
+        _Taken(name, Parameter.POSITIONAL_ONLY if place < code.co_posonlyargcount else _OPEN[0], place < first_default)
+        for place, name in enumerate(code.co_varnames[:count])
+    ]
+    if code.co_flags & inspect.CO_VARARGS:
+        found.append(_Taken(code.co_varnames[count + code.co_kwonlyargcount], Parameter.VAR_POSITIONAL, False))
+    given = function.__kwdefaults__ or {}
+    keywords = code.co_varnames[count : count + code.co_kwonlyargcount]
+    found += [_Taken(name, Parameter.KEYWORD_ONLY, name not in given) for name in keywords]
+    if code.co_flags & inspect.CO_VARKEYWORDS:
+        found.append(_Taken("", Parameter.VAR_KEYWORD, False))
+    return found
+
+
+def _told(signature: inspect.Signature | None) -> list[_Taken] | None:
+    if signature is None:
+        return None
+    return [_Taken(one.name, one.kind, one.default is one.empty and one.kind in _TAKEN) for one in signature.parameters.values()]
+
+
+def _behind_the_context(parameters: list[_Taken] | None) -> list[_Taken] | None:
     """The parameters that are left when the context has taken its place; None where it finds none."""
-    parameters = list(signature.parameters.values())
-    if parameters and parameters[0].kind is Parameter.VAR_POSITIONAL:
-        return parameters
-    return parameters[1:] if parameters and parameters[0].kind in (Parameter.POSITIONAL_ONLY, _OPEN[0]) else None
+    if not parameters or parameters[0].kind in (Parameter.KEYWORD_ONLY, Parameter.VAR_KEYWORD):
+        return None
+    return parameters if parameters[0].kind is Parameter.VAR_POSITIONAL else parameters[1:]
 
 
-def _item_parameter(own: list[Parameter], free: list[Parameter]) -> str | None:
+def _item_parameter(own: list[_Taken], free: list[_Taken]) -> str | None:
     """The parameter that gets the item: the first of those that have no default, or else the first."""
     if own and own[0].kind is Parameter.POSITIONAL_ONLY:  # further back, no name would reach it
         free = [own[0], *free]
-    chosen = next((one for one in free if one.default is one.empty), free[0] if free else None)
+    chosen = next((one for one in free if one.required), free[0] if free else None)
     if chosen is None:
         return None
     return _FIRST if chosen is own[0] and chosen.kind is not Parameter.KEYWORD_ONLY else chosen.name
@@ -308,7 +341,7 @@ def _code_of(function: Any) -> CodeType | None:
 def _signature(function: Any, follow_wrapped: bool = True) -> inspect.Signature | None:
     """The signature, or None where it is not told."""
     try:
-        return inspect.signature(function, follow_wrapped=follow_wrapped)
+        return inspect.signature(function, follow_wrapped=follow_wrapped, **_AS_WRITTEN)
     except (TypeError, ValueError):
         return None
 
@@ -318,11 +351,11 @@ def _wrong_arguments(function: Any) -> str:
     return f"it is called with one argument, the context, but has the signature {signature}; write `def task(ctx): ...`"
 
 
-def _nobody_fills(name: str, signature: inspect.Signature, upstream: Sequence[str], pulled: Sequence[str]) -> str:
+def _nobody_fills(name: str, function: Any, upstream: Sequence[str], pulled: Sequence[str]) -> str:
     near = closest(name, [task_id for task_id in upstream if task_id not in pulled])
     depends_on = shortened([repr(task_id) for task_id in upstream], ", ") or "nothing"
     return (
         f"its parameter {name!r} is called like none of the tasks that it depends on ({depends_on}), so nobody fills it."
-        f"{f' Did you mean {near!r}?' if near else ''} It has the signature {signature}; write `def task(ctx): ...`, and behind "
-        "the context the names of dependencies whose outputs it takes"
+        f"{f' Did you mean {near!r}?' if near else ''} It has the signature {_signature(function)}; "
+        "write `def task(ctx): ...`, and behind the context the names of dependencies whose outputs it takes"
     )
