@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RunNotFoundError,
         RunOwnedError,
         RunTimeoutError,
+        SkipTask,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -155,6 +156,7 @@ __all__ = [
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
+    "SkipTask",
     "State",
     "Store",
     "StoreBusyError",
@@ -206,7 +208,7 @@ _ROOMS = {
         "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
         "MapError NestedFlowError NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError "
         "ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
-        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError StoreClosedError "
+        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError SkipTask StoreBusyError StoreClosedError "
         "StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError "
         "StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError UnknownExecutorError "
         "UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction, function_name
+from .calling import function_name
+from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction
 from .errors import InvalidOptionError, TaskFunctionError
 from .models import TaskType
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries

@@ -5,17 +5,14 @@ Pure: nothing here runs a task or knows a store. A refused definition leaves eve
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from functools import partial
 from json.encoder import encode_basestring_ascii
-from types import CodeType, FunctionType
 from typing import Any
 
-from .context import Context
+from .calling import Called, function_name, subflow_call, task_call
 from .errors import (
     AmbiguousDependencyError,
     DuplicateTaskError,
@@ -23,11 +20,9 @@ from .errors import (
     InvalidNameError,
     InvalidOptionError,
     NestedFlowError,
-    TaskFunctionError,
     UnknownDependencyError,
     UnknownTaskError,
     closest,
-    shown,
 )
 from .graph import Graph
 from .late_dataclass import dataclass
@@ -37,11 +32,11 @@ from .retry_manager import NO_RETRY, RetryPolicy
 from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
 from .task_rules import PLAIN, TaskRules
 
-TaskFunction = Callable[[Context], Any]
-"""A function or coroutine function that takes the task's context and returns the task's output."""
-SubflowParams = Mapping[str, Any] | Callable[[Context], Mapping[str, Any]] | None
-RunIf = Callable[[Context], Any]
-"""Whether a task runs: a function of its context; a coroutine function where the task is one, too."""
+TaskFunction = Callable[..., Any]
+"""A function or coroutine function that takes the task's context, and outputs of its dependencies, and returns its output."""
+SubflowParams = Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None
+RunIf = Callable[..., Any]
+"""Whether a task runs: a function with the same parameters; a coroutine function where the task is one, too."""
 Dependency = str | Callable[..., Any]
 Dependencies = Iterable[Dependency] | Dependency | None
 
@@ -79,7 +74,9 @@ class TaskDefinition:
 
     task_id: str
     function: TaskFunction | None = None
-    """What to call; None where the task is a subflow."""
+    """What was decorated; None where the task is a subflow."""
+    called: Called | None = None
+    """What an attempt calls with the context: mostly the function itself. Of a subflow, what is asked before its run is made."""
     is_async: bool = False
     child: FlowDefinition | None = None
     """The nested flow; None where the task is a function."""
@@ -145,14 +142,17 @@ class FlowDefinition:
         if task_type is not None and task_type != TaskType.TASK:
             expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
             raise InvalidOptionError("task_type", task_type, expected, task_id)
-        is_async = check_task_function(task_id, function)
         upstream = self._resolve(task_id, depends_on)
-        if rules is not PLAIN:
+        if rules is PLAIN:
+            called, is_async = task_call(task_id, function, upstream)
+        else:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+            called, is_async = task_call(task_id, function, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
                 task_id,
                 function,
+                called,
                 is_async,
                 depends_on=upstream,
                 retry=retry,
@@ -184,10 +184,6 @@ class FlowDefinition:
     ) -> None:
         """Declare a task that is a whole flow; see `AsyncFlow.add_subflow_definition`."""
         check_task_id(task_id)
-        if params is not None and not isinstance(params, Mapping):
-            expected = "a mapping, or a plain function of the parent's context"
-            if not callable(params) or check_task_function(task_id, params):
-                raise InvalidOptionError("params", params, expected, task_id)
         path = child.path_to(self)
         if path is not None:
             raise NestedFlowError(self.name, (task_id, *path))
@@ -197,6 +193,7 @@ class FlowDefinition:
         self._add(
             TaskDefinition(
                 task_id,
+                called=subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if),
                 child=child,
                 params=params,
                 depends_on=upstream,
@@ -466,71 +463,3 @@ def flow_definition(
     definition = FlowDefinition(name, redact=redact, executor=check_executor(executor), executors=dict(executors))
     definition.says_where = executor is not None
     return definition
-
-
-# --- functions ---
-
-
-def function_name(function: object) -> str:
-    """What to call a function in a sentence."""
-    return str(getattr(function, "__qualname__", None) or shown(function))
-
-
-def check_task_function(task_id: str, function: object) -> bool:
-    """Refuse what cannot be called with a context alone; tell whether it is a coroutine function.
-
-    Raises:
-        TaskFunctionError: it is not callable, a generator, or does not take exactly one argument.
-    """
-    code = _code_of(function)
-    if code is not None and isinstance(function, FunctionType):
-        # The way of nearly every task; inspect.signature costs ten times as much as all the rest of a definition.
-        positional = code.co_argcount
-        required = positional - len(function.__defaults__ or ())
-        keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
-        takes_ctx = positional >= 1 or code.co_flags & inspect.CO_VARARGS
-        if not takes_ctx or required > 1 or keyword_only > 0:
-            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-    elif not callable(function):
-        raise TaskFunctionError(task_id, shown(function), "it is not callable")
-    else:
-        signature = _signature(function)
-        if signature is not None:
-            try:
-                signature.bind(None)
-            except TypeError:
-                raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function)) from None
-        elif isinstance(function, partial) and _signature(function.func) is not None:  # it binds more than there is to bind
-            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-    flags = code.co_flags if code is not None else 0
-    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
-        raise TaskFunctionError(
-            task_id, function_name(function), "it is a generator function (it yields); return a list of the items instead"
-        )
-    return bool(flags & inspect.CO_COROUTINE)
-
-
-def _code_of(function: Any) -> CodeType | None:
-    """The code that a call of `function` runs, looking through partials, methods and callable objects."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(function, type):
-        return None
-    for candidate in (function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)):  # noqa: B004
-        code = getattr(candidate, "__code__", None)
-        if isinstance(code, CodeType):
-            return code
-    return None
-
-
-def _signature(function: Any) -> inspect.Signature | None:
-    """The signature, or None: some builtins and mocks do not tell theirs, and the call will show."""
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _wrong_arguments(function: Any) -> str:
-    signature = _signature(function) or "(...)"
-    return f"it is called with one argument, the context, but has the signature {signature}; write `def task(ctx): ...`"

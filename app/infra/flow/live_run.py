@@ -6,16 +6,15 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .calling import named_params
 from .clock import Clock
 from .codec import ValueCodec, join, split
-from .context import Context
 from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
 from .errors import (
     BranchError,
-    InvalidOptionError,
     NotUpstreamError,
     RunMismatchError,
     UnknownExecutorError,
@@ -28,7 +27,7 @@ from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
-from .redaction import Redact, kept_failure, redacted
+from .redaction import Redact, kept_failure, kept_reason, redacted
 from .retry_manager import RetryPolicy
 from .steps import Step
 from .task_options import OWN, SubmitsWork
@@ -50,13 +49,7 @@ def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: 
     """
     if params is None:
         return {}
-    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in _named(params, task_id).items()}
-
-
-def _named(params: Any, task_id: str | None) -> Mapping[str, Any]:
-    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
-        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return params
+    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in named_params(params, task_id).items()}
 
 
 def new_run(
@@ -99,15 +92,6 @@ class _Policies(Mapping[str, RetryPolicy]):
 
     def __len__(self) -> int:
         return len(self._live.tasks)
-
-
-def subflow_params_function(params: Callable[[Context], Any], task_id: str) -> Callable[[Context], Any]:
-    """A user's function that makes a subflow's own params, as one that an executor can call."""
-
-    def own_params(ctx: Context) -> dict[str, Any]:
-        return dict(_named(params(ctx), task_id))
-
-    return own_params
 
 
 class LiveRun:
@@ -199,6 +183,10 @@ class LiveRun:
 
     def _kept(self, failure: Failure) -> Failure:
         return kept_failure(failure, self._hooks())
+
+    def kept_reason(self, text: str) -> str:
+        """What is stored and told of why a task was skipped, given what it said."""
+        return kept_reason(text, self._hooks())
 
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`."""

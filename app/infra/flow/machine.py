@@ -470,6 +470,14 @@ class RunMachine:
         step.events.append(told.TaskFailed(*where, failure.summary))
         self._ended(step, record, now)
 
+    def skipped(self, step: Step, record: TaskRecord, reason: str, logs: str | None, now: int) -> None:
+        """The running attempt asked to be skipped, or was not made since its condition said no: the task is, for good."""
+        self._end_attempt(step, record, SKIPPED)
+        record.ended, record.reason, record.logs = now, reason, logs
+        self._archive(step, record, AttemptResult.SKIPPED)
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
+        self._ended(step, record, now)
+
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
         """The running attempt was cut off in an orderly way. It uses up no retry; but the task may forbid another attempt."""
         self._cut_off(step, record, now, logs)
