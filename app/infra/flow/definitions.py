@@ -13,7 +13,7 @@ from dataclasses import field, replace
 from functools import partial
 from json.encoder import encode_basestring_ascii
 from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .context import Context
 from .errors import (
@@ -36,6 +36,9 @@ from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy
 from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
 from .task_rules import PLAIN, TaskRules
+
+if TYPE_CHECKING:
+    from .groups import Group
 
 TaskFunction = Callable[[Context], Any]
 """A function or coroutine function that takes the task's context and returns the task's output."""
@@ -62,15 +65,15 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
-def check_task_id(task_id: object) -> str:
-    """Refuse what cannot be a task id: besides what no name may hold, `.` and `/` have a meaning in paths."""
+def check_task_id(task_id: object, kind: str = "task id") -> str:
+    """Refuse what cannot be a task id, or begin one: besides what no name may hold, `.` and `/` have a meaning in paths."""
     # What everyone takes is printable, which is quick to see; the sentence is looked for when there is need of one.
     if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH:
         is_clean = task_id.isprintable() or not re.search(_CONTROL, task_id)
         if is_clean and "." not in task_id and "/" not in task_id:
             return task_id
-    check_name("task id", task_id)
-    raise InvalidNameError("task id", task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
+    check_name(kind, task_id)
+    raise InvalidNameError(kind, task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class TaskDefinition:
     rules: TaskRules = PLAIN
     name: str | None = None
     description: str | None = None
+    group: Group | None = None
+    """The names that its code goes by, where it was included from another flow."""
 
     @property
     def type(self) -> TaskType:
@@ -271,11 +276,30 @@ class FlowDefinition:
         self._changeable()[task_id] = definition
 
     def copy_from(self, other: FlowDefinition) -> None:
-        """Take over all tasks of another definition, which stays independent of this one."""
-        self._changeable().update(other.tasks)
-        self.rules.update(other.rules)
+        """Take over all tasks of another definition, which stays independent of this one, and what it says of them."""
+        self.take(other.tasks, other._ids_of)
         self.says_where = self.says_where or other.says_where
-        self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
+        self.executors, self.redact = other.executors, other.redact
+
+    def take(self, tasks: Mapping[str, TaskDefinition], ids_of: Mapping[Any, Sequence[str]]) -> None:
+        """Take over definitions that were checked, in place of those of the same ids.
+
+        Args:
+            tasks: the definitions, by id.
+            ids_of: the ids that each function of theirs serves.
+        """
+        if not self.tasks.keys().isdisjoint(tasks):
+            for known in self._ids_of.values():
+                known[:] = [task_id for task_id in known if task_id not in tasks]
+        self._changeable().update(tasks)
+        for task_id, task in tasks.items():
+            self.says_where = self.says_where or task.options is not DEFAULT
+            if task.rules is not PLAIN:
+                self.rules[task_id] = task.rules
+            else:
+                self.rules.pop(task_id, None)
+        for function, task_ids in ids_of.items():
+            self._ids_of.setdefault(function, []).extend(task_ids)
         self._graph = None
 
     def _changeable(self) -> dict[str, TaskDefinition]:

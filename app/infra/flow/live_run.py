@@ -179,6 +179,9 @@ class LiveRun:
 
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`."""
+        group = self.tasks[task_id].group
+        if group is not None:
+            wanted = group.id_of(wanted)
         if wanted not in self.graph:
             raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
         if not self.graph.is_upstream(wanted, of=task_id):
@@ -198,9 +201,11 @@ class LiveRun:
         """See `Scope.snapshot`. From any thread."""
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
-        sent = (task_id, *self.tasks[task_id].depends_on)
+        task = self.tasks[task_id]
+        sent = (task_id, *task.depends_on)
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
-        return Snapshot.of(self.run, self.params, records, self.codec)
+        names = None if task.group is None else task.group.names_for(sent)
+        return Snapshot.of(self.run, self.params, records, self.codec, names)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
@@ -245,7 +250,10 @@ class LiveRun:
 
     def subflow_params(self, record: TaskRecord, own: Mapping[str, str]) -> dict[str, str]:
         """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own."""
-        outputs = {task_id: self.output_text(task_id) or "null" for task_id in self.tasks[record.task_id].depends_on}
+        task = self.tasks[record.task_id]
+        outputs = {task_id: self.output_text(task_id) or "null" for task_id in task.depends_on}
+        if task.group is not None:
+            outputs = {task.group.name_of(task_id): text for task_id, text in outputs.items()}
         return {**self.params, **outputs, **own}
 
     def failures(self, runs: Mapping[str, LiveRun]) -> dict[str, str]:

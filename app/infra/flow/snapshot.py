@@ -30,9 +30,18 @@ class Snapshot:
     params: Mapping[str, str]
     tasks: dict[str, TaskRecord]
     codec: ValueCodec
+    names: Mapping[str, str] | None = None
+    """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
 
     @classmethod
-    def of(cls, run: RunRecord, params: Mapping[str, str], tasks: Sequence[TaskRecord], codec: ValueCodec) -> Snapshot:
+    def of(
+        cls,
+        run: RunRecord,
+        params: Mapping[str, str],
+        tasks: Sequence[TaskRecord],
+        codec: ValueCodec,
+        names: Mapping[str, str] | None = None,
+    ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on. The first of the tasks is the one that is sent."""
         sent = RunRecord(
             id=run.id,
@@ -46,7 +55,7 @@ class Snapshot:
             parent_run_id=run.parent_run_id,
             parent_task_id=run.parent_task_id,
         )
-        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec)
+        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -58,7 +67,7 @@ class Snapshot:
             tasks.append((run_id, task_id, position, kind.value, state.value, *rest))
         codec = self.codec
         sent = codec.max_size if type(codec) is ValueCodec and codec._types == _PLAIN._types else codec
-        return _received, (about_run, (run.parent_run_id, run.parent_task_id), self.task_id, self.params, tasks, sent)
+        return _received, (about_run, (run.parent_run_id, run.parent_task_id), self.task_id, self.params, tasks, sent, self.names)
 
     # --- what the task sees: the Scope of its context ---
 
@@ -86,10 +95,11 @@ class Snapshot:
         Raises:
             NotSentError: the output was not sent along.
         """
-        record = self.tasks.get(wanted)
+        sent_id = wanted if self.names is None else self.names.get(wanted, "")
+        record = self.tasks.get(sent_id)
         if record is None:
             raise NotSentError(task_id, wanted)
-        if wanted == self.task_id:
+        if sent_id == self.task_id:
             raise NotUpstreamError(task_id, wanted)
         if record.state is not ExecutionState.SUCCESS or record.output is None:
             return None
@@ -119,6 +129,7 @@ def _received(
     params: Mapping[str, str],
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
+    names: Mapping[str, str] | None,
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
     run_id, flow_name, created, state, started, ended = about_run
@@ -131,4 +142,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec)
+    return Snapshot(run, task_id, params, records, codec, names)

@@ -19,6 +19,7 @@ PURE = frozenset(
     {
         "agenda",
         "graph",
+        "groups",
         "machine",
         "retry_manager",
         "models",
