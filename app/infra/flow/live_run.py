@@ -183,7 +183,8 @@ class LiveRun:
         if group is not None:
             wanted = group.id_of(wanted)
         if wanted not in self.graph:
-            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
+            near = self.graph if group is None else (*group.ids, *self.graph)
+            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), near))
         if not self.graph.is_upstream(wanted, of=task_id):
             raise NotUpstreamError(task_id, wanted)
         text = self.output_text(wanted)
