@@ -119,6 +119,8 @@ class FlowDefinition:
     """Whether it, or one of its tasks, says where or how attempts are to run: then that is to be looked at before a run."""
     rules: dict[str, TaskRules] = field(default_factory=dict[str, TaskRules])
     """Of those tasks that say whether they run, or for which items."""
+    has_groups: bool = False
+    """Whether some of its tasks were included from other flows, and may call others by other names than their ids."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
     _snapped: bool = False
@@ -294,6 +296,7 @@ class FlowDefinition:
         self._changeable().update(tasks)
         for task_id, task in tasks.items():
             self.says_where = self.says_where or task.options is not DEFAULT
+            self.has_groups = self.has_groups or task.group is not None
             if task.rules is not PLAIN:
                 self.rules[task_id] = task.rules
             else:
@@ -454,6 +457,16 @@ def nested_flows(graph_text: str) -> dict[str, str]:
     """The names of the flows that are nested in a graph, by task id, as `graph_text` wrote them."""
     rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
     return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict) and "flow" in row[-1]}
+
+
+def mapped_tasks(graph_text: str) -> dict[str, str]:
+    """What tasks of a graph map over, by task id, as `graph_text` wrote them."""
+    rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
+    return {
+        task_id: row[-1]["map_over"]
+        for task_id, row in rows.items()
+        if row and isinstance(row[-1], dict) and "map_over" in row[-1]
+    }
 
 
 def _comparable(row: Sequence[Any]) -> list[Any]:

@@ -99,15 +99,18 @@ def _taken(
         choice = other.choice_of(task)
         if choice is not None and options.executor is None and choice is not flow.executor:
             options = replace(options, executor=choice)  # what that flow says of all its tasks, this one need not
+        now = group(task.group) if is_renamed else task.group
         if rules.map_over is not None:
             rules = replace(rules, map_over=ids[rules.map_over])
+        if rules.branch:
+            rules = replace(rules, group=now)
         tasks[ids[task_id]] = replace(
             task,
             task_id=ids[task_id],
             depends_on=tuple(ids[above] for above in task.depends_on) or upstream,
             options=options,
             rules=rules,
-            group=group(task.group) if is_renamed else task.group,
+            group=now,
         )
     return tasks
 

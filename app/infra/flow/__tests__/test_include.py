@@ -15,10 +15,12 @@ import pytest
 from .. import (
     AmbiguousDependencyError,
     AsyncFlow,
+    BranchError,
     Context,
     CycleError,
     DuplicateTaskError,
     FlowBuilder,
+    FlowError,
     GraphChangedError,
     Included,
     InvalidNameError,
@@ -31,6 +33,7 @@ from .. import (
     UnknownExecutorError,
     UnknownTaskError,
 )
+from ..travel import ContextThere
 from .conftest import Effects, fails, make_store, outputs_of, returns, run, states_of
 from .worker_tasks import one, pulls_one
 
@@ -263,6 +266,60 @@ async def test_a_subflow_that_came_along_gets_its_params_by_the_names_it_knows(f
     assert (again.state, again.tasks["x_a_sub"].output["own"]) == ("success", 2)
 
 
+# --- maps and branches ---
+
+
+async def test_a_branch_chooses_by_the_names_it_knows(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    other = AsyncFlow("other")
+    other.add_task_definition("decide", lambda ctx: ctx.params["choice"], branch=True)
+    for name in ("yes", "no"):
+        other.add_task_definition(name, returns(name), dependencies=["decide"])
+    middle = AsyncFlow("middle")
+    middle.include(other, "a")
+    flow.include(other, "x")
+    flow.include(middle, "y")
+    flow.add_task_definition("more", returns(1), dependencies=["x_decide"])
+    done = await run(flow, {"choice": "yes"})
+    ended = states_of(done)
+    assert ended == {
+        **dict.fromkeys(("x_decide", "x_yes", "y_a_decide", "y_a_yes"), "success"),
+        **dict.fromkeys(("x_no", "y_a_no", "more"), "skipped"),
+    }
+    assert done.tasks["x_no"].reason == "branch 'x_decide' did not choose it"
+    assert done.tasks["x_decide"].output == "yes"
+    assert states_of(await flow.retry(done.id, "x_yes")) == ended  # what it chose is read again from the store
+    here = await run(flow, {"choice": ["no", "more", "x_no"]})
+    assert (states_of(here)["more"], states_of(here)["x_no"], states_of(here)["x_yes"]) == ("success", "success", "skipped")
+    assert BranchError.__name__ in (here.tasks["y_a_decide"].error or "")
+
+
+async def test_items_of_an_included_map_go_by_its_id_here_and_are_called_by_its_name(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    child = AsyncFlow("child").add_task_definition("inner", lambda ctx: dict(ctx.params))
+    other = AsyncFlow("other")
+    other.add_task_definition("list", lambda ctx: ["a", "b"])
+    other.add_task_definition("factor", returns(3))
+    other.add_task_definition("each", lambda ctx: ctx.item * ctx.pull("factor"), map_over="list", dependencies=["factor"])
+    other.add_task_definition("stream", lambda ctx: ctx.item + ctx.pull("list")[ctx.map_index], map_over="each")
+    other.add_subflow_definition("sub", child, map_over="list", map_key=str, dependencies=["factor"])
+    other.add_task_definition("end", lambda ctx: [ctx.pull("each[1]"), ctx.pull("sub[b]")], dependencies=["stream", "sub"])
+    flow.add_task_definition("list", returns(None))
+    flow.add_task_definition("factor", returns(100))
+    flow.include(other, "x", depends_on=["list", "factor"])
+    # These are called as others are by their ids here.
+    other.add_task_definition("x_list", returns(["wrong"]))
+    other.add_task_definition("x_factor", returns(1000))
+    flow.include(other, "x", depends_on=["list", "factor"], replace=True)
+    done = await run(flow)
+    done.raise_for_failure()
+    outputs = outputs_of(done)
+    assert (outputs["x_each"], outputs["x_stream"]) == (["aaa", "bbb"], ["aaaa", "bbbb"])
+    assert done.tasks["x_end"].output == ["bbb", {"factor": 3, "item": "b", "map_index": 1}]
+    assert done.tasks["x_sub[a]"].state == "success"
+    assert (await flow.retry(done.id, "x_each[0]")).state == "success"
+
+
 # --- other processes ---
 
 
@@ -280,15 +337,14 @@ async def test_what_is_sent_to_another_process_is_found_by_every_name_that_means
     asked: list[Any] = []
 
     async def asks(ctx: Context) -> None:
-        for scope in (ctx._scope, pickle.loads(pickle.dumps(ctx._scope.snapshot(ctx.task_id)))):
+        there = ContextThere(pickle.loads(pickle.dumps(ctx._scope.snapshot(ctx.task_id))))
+        for context in (ctx, there):
             answers: list[Any] = []
             for name in ("load", "x_load", "start", "use", "x_use", "elsewhere"):
                 try:
-                    answers.append(scope.pull(ctx.task_id, name))
-                except KeyError as error:
-                    answers.append(f"{type(error).__name__} {name in str(error)}")
-                except Exception as error:
-                    answers.append(type(error).__name__)
+                    answers.append(context.pull(name))
+                except FlowError as error:
+                    answers.append((type(error).__name__, name in str(error)))
             asked.append(answers)
 
     other = AsyncFlow("other")
@@ -298,8 +354,9 @@ async def test_what_is_sent_to_another_process_is_found_by_every_name_that_means
     flow.include(other, "x", depends_on="start")
     (await run(flow)).raise_for_failure()
     here, there = asked
-    assert here == [1, 1, 10, "NotUpstreamError", "NotUpstreamError", "UnknownTaskError True"]
-    assert there == [1, 1, "NotSentError", "NotUpstreamError", "NotUpstreamError", "NotSentError"]
+    itself = [("NotUpstreamError", True)] * 2
+    assert here == [1, 1, 10, *itself, ("UnknownTaskError", True)]
+    assert there == [1, 1, ("NotSentError", True), *itself, ("NotSentError", True)]
 
 
 # --- what holds for a whole flow ---
