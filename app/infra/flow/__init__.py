@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         TaskSucceeded,
     )
     from .flow import AsyncFlow
+    from .including import Included
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -126,6 +127,7 @@ __all__ = [
     "FlowError",
     "GraphChangedError",
     "IllegalTransitionError",
+    "Included",
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
@@ -219,6 +221,7 @@ _ROOMS = {
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
+    "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",

@@ -21,6 +21,7 @@ PURE = frozenset(
         "errors",
         "events",
         "graph",
+        "groups",
         "machine",
         "map_items",
         "maps",
