@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         NestedFlowError,
         NoCurrentTaskError,
         NonRetryableError,
+        NoRunningLoopError,
         NotSentError,
         NotUpstreamError,
         OwnershipLostError,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
         RunningLoopError,
         RunNotFoundError,
         RunOwnedError,
+        RunStoppedError,
         RunTimeoutError,
         StoreBusyError,
         StoreClosedError,
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
         TaskSucceeded,
     )
     from .flow import AsyncFlow
+    from .handles import RunHandle
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -92,6 +95,7 @@ if TYPE_CHECKING:
         WorkflowRun,
     )
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
@@ -129,11 +133,13 @@ __all__ = [
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
+    "NoRunningLoopError",
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
@@ -141,12 +147,14 @@ __all__ = [
     "RunExistsError",
     "RunFailedError",
     "RunFinished",
+    "RunHandle",
     "RunInterrupted",
     "RunMismatchError",
     "RunNotFoundError",
     "RunOwnedError",
     "RunRecord",
     "RunStarted",
+    "RunStoppedError",
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
@@ -203,7 +211,8 @@ _ROOMS = {
         "RunTimeoutError RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
         "StoreFormatError StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError "
         "UnknownDependencyError UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError "
-        "UnstorableValueError ValueTooLargeError WorkerDiedError"
+        "UnstorableValueError ValueTooLargeError WorkerDiedError "
+        "NoRunningLoopError RunStoppedError"
     ),
     "event_manager": "EventManager",
     "events": (
@@ -211,10 +220,12 @@ _ROOMS = {
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
+    "handles": "RunHandle",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
