@@ -73,12 +73,10 @@ async def resume_all(
     async def drive_some() -> None:
         for run_id in waiting:
             try:
-                if await worker.do(partial(_stands_alone, store, run_id)):
+                if await worker.do(partial(_is_waiting, store, run_id)):
                     outcomes[run_id] = await drive(run_id)
             except (RunOwnedError, RunActiveError):
                 left_alone.append(run_id)
-            except RunNotFoundError:  # removed meanwhile
-                pass
             except Exception as error:
                 outcomes[run_id] = error
 
@@ -113,6 +111,10 @@ def _age(store: Store, run_id: str) -> int:
         return 0
 
 
-def _stands_alone(store: Store, run_id: str) -> bool:
-    """Whether a run is one to be driven: it has not ended meanwhile, and is not the inside of another."""
-    return not ExecutionState.is_terminal(store.read_run(run_id).state) and outermost(store, run_id) == run_id
+def _is_waiting(store: Store, run_id: str) -> bool:
+    """Whether a run is one to be driven: it has neither ended nor been removed meanwhile, and is not the inside of another."""
+    try:
+        run = store.read_run(run_id)
+    except RunNotFoundError:
+        return False
+    return not ExecutionState.is_terminal(run.state) and outermost(store, run_id) == run_id
