@@ -19,7 +19,7 @@ from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .errors import FlowError, RunFailedError, shortened
-from .event_manager import EventManager
+from .event_manager import Audience
 from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
@@ -54,7 +54,7 @@ class Runner:
         store: Store,
         lease: Lease,
         worker: Worker,
-        events: EventManager,
+        events: Audience,
         clock: Clock,
         make_id: Callable[[], str],
         capacities: Capacities,

@@ -49,6 +49,7 @@ PRINTS = [
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
     "332833500",
     "49",
+    "ship succeeded\nannounced success\n7",
 ]
 
 
