@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction, function_name
 from .errors import InvalidOptionError, TaskFunctionError
@@ -16,6 +16,9 @@ from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_po
 from .task_options import ExecutorChoice, task_options
 from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
 from .trigger_rules import TriggerRule
+
+if TYPE_CHECKING:
+    from .task_handles import TaskDecorator
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -66,18 +69,44 @@ class Declared:
         trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
         run_if: RunIf | None = None,
         branch: bool = False,
-        map_over: Dependency | None = None,
-        map_key: MapKey | None = None,
-        max_map_size: int = MAX_MAP_SIZE,
+        map_over: None = None,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]: ...
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def task(
+        self,
+        task_id: str | None = None,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
 
     def task(
         self,
-        task_id: str | F | None = None,
+        task_id: str | Callable[..., Any] | None = None,
         *,
         depends_on: Dependencies = None,
         max_retries: int = 0,
@@ -101,7 +130,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> F | Callable[[F], F]:
+    ) -> Any:
         """Decorate a function or coroutine function as a task; it is returned unchanged.
 
         Written bare (`@flow.task`) or without an id, the function's name is the id. The arguments are those of
@@ -139,6 +168,48 @@ class Declared:
 
         return decorate if task_id is None or isinstance(task_id, str) else decorate(task_id)
 
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
+
     def subflow(
         self,
         subflow_id: str,
@@ -158,7 +229,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Any:
         """Decorate a function that makes the nested flow: it is called once, at once, with None, and returns an `AsyncFlow`.
 
         The other arguments are those of `add_subflow_definition`, where `depends_on` is called `dependencies`.

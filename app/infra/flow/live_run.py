@@ -186,6 +186,15 @@ class LiveRun:
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
 
+    def id_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.id_of`."""
+        here = task_id if task_id in self.graph else task_id.partition("[")[0]  # an item of a mapped task
+        direct = self.tasks[here].depends_on
+        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
+        return self.definition.id_of(
+            task_id, function, lambda wanted: wanted in direct, lambda wanted: self.graph.is_upstream(wanted, of=here)
+        )
+
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """See `Context.workflow_run`."""
         return workflow_run(self.run, TaskTable(self.machine.tasks, self.codec, self.outputs.whole), self.codec, params)
@@ -200,7 +209,8 @@ class LiveRun:
 
         sent = (task_id, *self.tasks[task_id].depends_on)
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
-        return Snapshot.of(self.run, self.params, records, self.codec)
+        functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in self.tasks[task_id].depends_on]
+        return Snapshot.of(self.run, self.params, records, self.codec, functions)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
