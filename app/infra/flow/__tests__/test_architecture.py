@@ -26,6 +26,7 @@ PURE = frozenset(
         "ready",
         "records",
         "events",
+        "task_handles",
         "task_options",
         "task_rules",
         "trigger_rules",
