@@ -150,8 +150,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "a task does not wait for all upstreams",
         "it starts when all but one have ended",
         "machine.py",
-        "return Verdict.WAIT if pending else Verdict.RUN",
-        "return Verdict.WAIT if pending > 1 else Verdict.RUN",
+        "                    if not pending[position]:\n",
+        "                    if pending[position] < 2:\n",
         SIMULATED,
     ),
     Mutant(

@@ -34,6 +34,8 @@ class Snapshot:
     params: Mapping[str, str]
     tasks: dict[str, TaskRecord]
     codec: ValueCodec
+    mapped: tuple[str | None, int] | None = None
+    """Of a mapped task: the text of its item, and its place in the list."""
     functions: Sequence[tuple[Name, str]] = ()
     """The names of the functions that stand for tasks sent along, with the ids: there the functions are other objects."""
 
@@ -44,6 +46,7 @@ class Snapshot:
         params: Mapping[str, str],
         tasks: Sequence[TaskRecord],
         codec: ValueCodec,
+        mapped: tuple[str | None, int] | None = None,
         functions: Iterable[tuple[Callable[..., Any] | None, str]] = (),
     ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on.
@@ -53,6 +56,7 @@ class Snapshot:
             params: its params as they stand.
             tasks: the task that is sent, then those that it depends on.
             codec: how the run's values are written and read.
+            mapped: of a mapped task, the text of its item, and its place in the list.
             functions: what each of the latter was declared with, and its id.
         """
         sent = RunRecord(
@@ -68,7 +72,8 @@ class Snapshot:
             parent_task_id=run.parent_task_id,
         )
         names = [(name, task_id) for function, task_id in functions if (name := _name_of(function)) is not None]
-        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, names)
+        copies = {task.task_id: copy_of(task) for task in tasks}
+        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -80,8 +85,16 @@ class Snapshot:
             tasks.append((run_id, task_id, position, kind.value, state.value, *rest))
         codec = self.codec
         sent = codec.max_size if type(codec) is ValueCodec and codec._types == _PLAIN._types else codec
-        parent = (run.parent_run_id, run.parent_task_id)
-        return _received, (about_run, parent, self.task_id, self.params, tasks, sent, self.functions)
+        return _received, (
+            about_run,
+            (run.parent_run_id, run.parent_task_id),
+            self.task_id,
+            self.params,
+            tasks,
+            sent,
+            self.mapped,
+            self.functions,
+        )
 
     # --- what the task sees: the Scope of its context ---
 
@@ -142,6 +155,10 @@ class Snapshot:
         """The run as it stood when it was sent, with the tasks that were."""
         return workflow_run(self.run, TaskTable(self.tasks, self.codec), self.codec, params)
 
+    def item(self, task_id: str) -> tuple[str | None, int] | None:  # noqa: ARG002 - it holds one task
+        """See `Scope.item`."""
+        return self.mapped
+
     def beat(self) -> float:
         """See `Scope.beat`."""
         return time.monotonic()
@@ -170,6 +187,7 @@ def _received(
     params: Mapping[str, str],
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
+    mapped: tuple[str | None, int] | None,
     functions: Sequence[tuple[Name, str]],
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
@@ -183,4 +201,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec, functions)
+    return Snapshot(run, task_id, params, records, codec, mapped, functions)

@@ -16,21 +16,8 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    {
-        "agenda",
-        "graph",
-        "machine",
-        "retry_manager",
-        "models",
-        "errors",
-        "ready",
-        "records",
-        "events",
-        "task_handles",
-        "task_options",
-        "task_rules",
-        "trigger_rules",
-    }
+    """agenda errors events graph machine map_items maps models ready records retry_manager steps task_handles task_options
+    task_rules trigger_rules waiting""".split()
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})

@@ -243,7 +243,7 @@ def sent(*functions: tuple[Callable[..., Any] | None, str]) -> Snapshot:
         TaskRecord("r", task_id, place, TaskType.TASK, ExecutionState.SUCCESS, output=f'"{task_id}"')
         for place, (_, task_id) in enumerate(functions, start=1)
     ]
-    snapshot = Snapshot.of(run, {}, [TaskRecord("r", "here", 0), *above], ValueCodec(), functions)
+    snapshot = Snapshot.of(run, {}, [TaskRecord("r", "here", 0), *above], ValueCodec(), functions=functions)
     return pickle.loads(pickle.dumps(snapshot))  # type: ignore[no-any-return]
 
 
