@@ -30,6 +30,7 @@ PURE = frozenset(
         "records",
         "retry_manager",
         "steps",
+        "task_handles",
         "task_options",
         "task_rules",
         "trigger_rules",
