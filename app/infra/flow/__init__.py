@@ -78,6 +78,7 @@ if TYPE_CHECKING:
         TaskStarted,
         TaskSucceeded,
     )
+    from .explaining import Explanation
     from .flow import AsyncFlow
     from .json_store import JsonStore
     from .memory_store import MemoryStore
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
         TaskType,
         WorkflowRun,
     )
+    from .planning import Plan
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
@@ -118,6 +120,7 @@ __all__ = [
     "Event",
     "EventManager",
     "ExecutionState",
+    "Explanation",
     "FlowBuilder",
     "FlowError",
     "GraphChangedError",
@@ -135,6 +138,7 @@ __all__ = [
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "Plan",
     "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
@@ -212,10 +216,12 @@ _ROOMS = {
         "Event RunFinished RunInterrupted RunStarted TaskCancelled TaskEvent TaskFailed TaskInterrupted TaskReset "
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
+    "explaining": "Explanation",
     "flow": "AsyncFlow",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
+    "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
