@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         AmbiguousDependencyError,
         AttemptWithdrawnError,
+        BranchError,
         CannotTravelError,
         CycleError,
         DefinitionError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         IllegalTransitionError,
         InvalidNameError,
         InvalidOptionError,
+        MapError,
         NestedFlowError,
         NoCurrentTaskError,
         NonRetryableError,
@@ -110,6 +112,7 @@ __all__ = [
     "AttemptResult",
     "AttemptWithdrawnError",
     "BaseStore",
+    "BranchError",
     "CannotTravelError",
     "Changes",
     "Clock",
@@ -130,6 +133,7 @@ __all__ = [
     "JsonStore",
     "Lease",
     "LogEntry",
+    "MapError",
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
@@ -202,14 +206,14 @@ _ROOMS = {
     "codec": "UnregisteredValue ValueCodec",
     "context": "Context current_context",
     "errors": (
-        "AmbiguousDependencyError AttemptWithdrawnError CannotTravelError CycleError DefinitionError DuplicateTaskError "
-        "FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError "
-        "NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter "
-        "RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError "
-        "RunTimeoutError RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
-        "StoreFormatError StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError "
-        "UnknownDependencyError UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError "
-        "UnstorableValueError ValueTooLargeError WorkerDiedError"
+        "AmbiguousDependencyError AttemptWithdrawnError BranchError CannotTravelError CycleError DefinitionError "
+        "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
+        "MapError NestedFlowError NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError "
+        "ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
+        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError StoreClosedError "
+        "StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError "
+        "StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError UnknownExecutorError "
+        "UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (

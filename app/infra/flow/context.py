@@ -60,6 +60,10 @@ class Scope(Protocol):
         """The run as it stands."""
         ...
 
+    def item(self, task_id: str) -> tuple[str | None, int] | None:
+        """The stored text of a mapped task's item, and its place in the list; None for a task that is not mapped."""
+        ...
+
     def beat(self) -> float:
         """The time of a sign of life, in seconds of the clock by which the run measures durations."""
         ...
@@ -168,6 +172,21 @@ class Context:
         return self._scope.pull(self.task_id, task_id)
 
     pull = pull_output
+
+    @property
+    def item(self) -> Any:
+        """In a mapped task, the item that this instance is for: a copy of its own each time. None in any other task.
+
+        Of a task that maps over a mapped one, it is the output of that item's instance; None if that did not succeed.
+        """
+        found = self._scope.item(self.task_id)
+        return None if found is None or found[0] is None else self._scope.codec.decode(found[0])
+
+    @property
+    def map_index(self) -> int | None:
+        """In a mapped task, the place of its item in the list, from 0 on. None in any other task."""
+        found = self._scope.item(self.task_id)
+        return None if found is None else found[1]
 
     def push_output(self, value: Any) -> None:
         """Set this task's output, as it is now; wins over what the function returns, and the last call wins.

@@ -434,6 +434,16 @@ def nested_flows(graph_text: str) -> dict[str, str]:
     return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict) and "flow" in row[-1]}
 
 
+def mapped_tasks(graph_text: str) -> dict[str, str]:
+    """What tasks of a graph map over, by task id, as `graph_text` wrote them."""
+    rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
+    return {
+        task_id: row[-1]["map_over"]
+        for task_id, row in rows.items()
+        if row and isinstance(row[-1], dict) and "map_over" in row[-1]
+    }
+
+
 def _comparable(row: Sequence[Any]) -> list[Any]:
     return sorted(row, key=str)
 

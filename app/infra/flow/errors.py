@@ -655,6 +655,32 @@ class NonRetryableError(FlowError):
         return f"{self.message}" if self.message else "another attempt cannot help"
 
 
+class MapError(NonRetryableError):
+    """A task cannot be mapped over what it is to be mapped over. Another attempt cannot help: the list is what it is."""
+
+    def __init__(self, task_id: str, map_over: str, problem: str, advice: str) -> None:
+        FlowError.__init__(self, task_id, map_over, problem, advice)
+        self.task_id, self.map_over, self.problem, self.advice = task_id, map_over, problem, advice
+
+    def _sentence(self) -> str:
+        return f"Task {self.task_id!r} cannot be mapped over {self.map_over!r}: {self.problem}. {self.advice}."
+
+
+class BranchError(NonRetryableError):
+    """A branch returned something else than ids of tasks that depend on it directly."""
+
+    def __init__(self, task_id: str, chosen: object, downstream: Sequence[str]) -> None:
+        FlowError.__init__(self, task_id, chosen, tuple(downstream))
+        self.task_id, self.chosen, self.downstream = task_id, chosen, tuple(downstream)
+
+    def _sentence(self) -> str:
+        ids = shortened([repr(task_id) for task_id in self.downstream], ", ") or "no task"
+        return (
+            f"Branch {self.task_id!r} chose {shown(self.chosen)}; it must return ids of tasks that depend on it directly "
+            f"({ids}): one, a list of them, or None."
+        )
+
+
 # --- stores ----------------------------------------------------------------------------------------------------------
 
 

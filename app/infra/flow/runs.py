@@ -15,12 +15,12 @@ from .errors import RunExistsError, RunNotFoundError
 from .event_manager import EventManager
 from .events import Event
 from .live_run import encode_params, new_run
-from .machine import Step
 from .models import WorkflowRun
 from .off_loop import Worker
 from .run_tree import RunTree
 from .runner import Runner
 from .session import Session, claimed, heed_asks
+from .steps import Step
 from .store import Store
 from .task_options import USUAL, Capacities
 

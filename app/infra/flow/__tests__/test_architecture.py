@@ -18,17 +18,20 @@ DOOR = "__main__"
 PURE = frozenset(
     {
         "agenda",
+        "errors",
+        "events",
         "graph",
         "machine",
-        "retry_manager",
+        "map_items",
+        "maps",
         "models",
-        "errors",
         "ready",
         "records",
-        "events",
+        "retry_manager",
         "task_options",
         "task_rules",
         "trigger_rules",
+        "waiting",
     }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})

@@ -14,6 +14,7 @@ from .. import errors
 from ..errors import (
     AmbiguousDependencyError,
     AttemptWithdrawnError,
+    BranchError,
     CannotTravelError,
     CycleError,
     DefinitionError,
@@ -23,6 +24,7 @@ from ..errors import (
     IllegalTransitionError,
     InvalidNameError,
     InvalidOptionError,
+    MapError,
     NestedFlowError,
     NoCurrentTaskError,
     NonRetryableError,
@@ -177,6 +179,18 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     (RetryAfter(2.5), {"message": ""}, "to be tried again after 2.5 s"),
     (NonRetryableError("no such account"), {"message": "no such account"}, "no such account"),
     (NonRetryableError(), {"message": ""}, "another attempt cannot help"),
+    (
+        MapError("parse", "files", "the output of task 'files' is None, and no list", "Have 'files' return a list or a tuple"),
+        {"task_id": "parse", "map_over": "files", "advice": "Have 'files' return a list or a tuple"},
+        "Task 'parse' cannot be mapped over 'files': the output of task 'files' is None, and no list. "
+        "Have 'files' return a list or a tuple.",
+    ),
+    (
+        BranchError("decide", "aprove", ["approve", "reject"]),
+        {"task_id": "decide", "chosen": "aprove", "downstream": ("approve", "reject")},
+        "Branch 'decide' chose 'aprove'; it must return ids of tasks that depend on it directly ('approve', 'reject'): "
+        "one, a list of them, or None.",
+    ),
     (
         RunTimeoutError("run-1", 60.0),
         {"run_id": "run-1"},
