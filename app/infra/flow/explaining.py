@@ -10,9 +10,19 @@ from dataclasses import field
 
 from .clock import Clock
 from .definitions import FlowDefinition, TaskDefinition
-from .errors import RunMismatchError, RunNotFoundError, UnknownTaskError, closest, moment_text, printable, shortened
+from .errors import (
+    InvalidNameError,
+    RunMismatchError,
+    RunNotFoundError,
+    UnknownTaskError,
+    closest,
+    moment_text,
+    printable,
+    shortened,
+)
 from .late_dataclass import dataclass
-from .looking import GONE, Node, StoredRun, deciding, item_of, nodes_of, split_path
+from .looking import GONE, Node, StoredRun, deciding, nodes_of
+from .map_items import split_path, whole_of
 from .models import TERMINAL_STATES, Attempt, AttemptResult, ExecutionState, TaskType
 from .records import TaskRecord
 from .redaction import Redact, redacted
@@ -94,8 +104,7 @@ def definition_of(flow: FlowDefinition | None, task_id: str) -> TaskDefinition |
     """How a flow declares a task, or that which an item belongs to."""
     if flow is None:
         return None
-    parts = item_of(task_id)
-    return flow.tasks.get(task_id) or (flow.tasks.get(parts[0]) if parts is not None else None)
+    return flow.tasks.get(task_id) or flow.tasks.get(whole_of(task_id) or task_id)
 
 
 def owner_of(store: Store, run_id: str) -> str | None:
@@ -168,6 +177,8 @@ class _Explainer:
 
     def explanation(self) -> Explanation:
         """Go down the path, and tell of what is there."""
+        if not isinstance(self._path, str):
+            raise InvalidNameError("task id", self._path, f"it must be a string, not {type(self._path).__name__}")
         *outer, task_id = split_path(self._path)
         for number, name in enumerate(outer):
             record = self._record(name)
@@ -206,8 +217,7 @@ class _Explainer:
             return record
         if self._flow is not None and task_id in self._flow.tasks:
             return None
-        parts = item_of(task_id)
-        whole = run.tasks.get(parts[0]) if parts is not None and run.node_of(task_id) is not None else None
+        whole = run.tasks.get(run.whole_of(task_id) or "")
         if whole is not None and whole.state not in TERMINAL_STATES and run.items(whole.task_id) is None:
             return None
         raise UnknownTaskError(f"Run {run.run.id!r}", task_id, closest(task_id, run.tasks))
@@ -246,9 +256,8 @@ class _Explainer:
     def _absent(self, task_id: str) -> None:
         """The flow has a task that the run has not."""
         run = self._run
-        parts = item_of(task_id)
-        if parts is not None and parts[0] in run.tasks and (self._flow is None or task_id not in self._flow.tasks):
-            whole = parts[0]
+        whole = run.whole_of(task_id)
+        if whole is not None and (self._flow is None or task_id not in self._flow.tasks):
             self._say(f"Whether there is a {task_id!r} is not known yet: {whole!r} has no list of items so far.")
             self._tell(whole, run.tasks[whole])
             return
@@ -271,7 +280,6 @@ class _Explainer:
 
     def _tell(self, task_id: str, record: TaskRecord) -> None:
         path = self._prefix + task_id
-        node = self._run.node_of(task_id)
         {
             SCHEDULED: self._scheduled,
             RUNNING: self._running,
@@ -279,7 +287,7 @@ class _Explainer:
             FAILED_STATE: self._failed,
             SKIPPED_STATE: self._skipped,
             CANCELLED: self._cancelled,
-        }[record.state](task_id, record, node or Node())
+        }[record.state](task_id, record)
         self._inside(task_id, record)
         self._attempts(task_id, record)
         if record.state is SKIPPED_STATE:
@@ -290,9 +298,8 @@ class _Explainer:
     def _name(self, task_id: str) -> str:
         return repr(self._prefix + task_id)
 
-    def _is_whole(self, task_id: str, node: Node) -> bool:
-        """Whether a task is mapped, and not one of the items."""
-        return node.map_over is not None and self._run.whole_of(task_id) is None
+    def _node(self, task_id: str) -> Node:
+        return self._run.node_of(task_id) or Node()
 
     def _policy(self, task_id: str) -> RetryPolicy:
         definition = definition_of(self._flow, task_id)
@@ -325,10 +332,10 @@ class _Explainer:
 
     # --- waiting ---
 
-    def _scheduled(self, task_id: str, record: TaskRecord, node: Node) -> None:
+    def _scheduled(self, task_id: str, record: TaskRecord) -> None:
         me, run = self._name(task_id), self._run
         verdict = run.verdict(task_id)
-        branch = run.unchosen_by(task_id)
+        branch = run.unchosen_by(task_id) if record.started is None else None
         gone = task_id not in run.nodes and run.whole_of(task_id) is None
         if run.run.state in TERMINAL_STATES:
             self._say(f"{me} has not run, and will not: its run {STATES[run.run.state]}.")
@@ -338,15 +345,15 @@ class _Explainer:
         elif branch is not None:
             self._say(f"{me} has not run and will be skipped: branch {branch!r} did not choose it.")
         elif verdict is Verdict.WAIT:
-            self._waits(task_id, node)
+            self._waits(task_id)
         elif verdict is Verdict.RUN:
             self._ready(task_id, record)
         else:
-            self._say(f"{me} has not run, and will be skipped when the run goes on: {self._why_skipped(task_id, node)}.")
+            self._say(f"{me} has not run, and will be skipped when the run goes on: {self._why_skipped(task_id)}.")
         self._who_drives()
 
-    def _waits(self, task_id: str, node: Node) -> None:
-        me, run = self._name(task_id), self._run
+    def _waits(self, task_id: str) -> None:
+        me, run, node = self._name(task_id), self._run, self._node(task_id)
         pending = run.pending(task_id)
         self._say(f"{me} waits for {names(pending)}, which {'has' if len(pending) == 1 else 'have'} not ended.")
         gate = node.map_over if run.whole_of(task_id) is None else None
@@ -404,14 +411,15 @@ class _Explainer:
 
     # --- running, and ended ---
 
-    def _running(self, task_id: str, record: TaskRecord, node: Node) -> None:
+    def _running(self, task_id: str, record: TaskRecord) -> None:
         me, policy = self._name(task_id), self._policy(task_id)
         attempt = "" if record.attempts < 2 else f", in its attempt {record.attempts}"
         if self._owner is not None:
             self._say(f"{me} is running{self._since(record.started)}{attempt}.")
             return
         self._say(f"{me} began{self._at(record.started)}{attempt}, and was cut off: whoever drove the run is gone.")
-        is_shell = record.child_run_id is not None or self._is_whole(task_id, node)
+        has_items = self._run.is_whole(task_id) and self._run.items(task_id) is not None
+        is_shell = record.child_run_id is not None or has_items
         failure = None if is_shell else failure_by_interruption(policy, record.crashes + 1, died=True)
         if failure is not None:
             self._say(f"It will not run again, but fail when the run goes on: {failure.message}.")
@@ -419,24 +427,24 @@ class _Explainer:
             self._say("It runs again when the run goes on.")
         self._who_drives()
 
-    def _succeeded(self, task_id: str, record: TaskRecord, node: Node) -> None:
+    def _succeeded(self, task_id: str, record: TaskRecord) -> None:
         made = self._since_reset(record)
         how = "at its first attempt" if made <= 1 else f"after {_times(made)}"
         took = "" if record.started is None or record.ended is None else f", in {span_text(record.ended - record.started)}"
-        if self._is_whole(task_id, node):  # only its items have attempts
+        if self._run.is_whole(task_id):  # only its items have attempts
             how, took = "with all its items", ""
         self._say(f"{self._name(task_id)} succeeded{self._at(record.ended)} {how}{took}.")
-        if node.branch:
+        if self._node(task_id).branch:
             chosen = self._run.chosen(task_id) or frozenset()
             direct = [other for other in self._run.graph.downstream(task_id) if other in chosen]
             self._say(f"It is a branch, and chose {names(direct)}." if direct else "It is a branch, and chose none.")
 
-    def _failed(self, task_id: str, record: TaskRecord, node: Node) -> None:
+    def _failed(self, task_id: str, record: TaskRecord) -> None:
         me, policy = self._name(task_id), self._policy(task_id)
         self._say(f"{me} failed{self._at(record.ended)}: {self._text(record.reason)}.")
         if failed_by_interruption(record.reason):
             self._say("That is no error of an attempt: it was cut off, and may not run again by itself.")
-        elif record.started is not None and not self._is_whole(task_id, node):
+        elif record.started is not None and not self._run.is_whole(task_id):
             self._say(self._retries(record, policy))
 
     def _retries(self, record: TaskRecord, policy: RetryPolicy) -> str:
@@ -459,7 +467,7 @@ class _Explainer:
             return f"{said}: its retry policy (retry_on, give_up_on) does not try again after a {kind}."
         return f"{said}: what was raised said that no attempt can help, or its retries were changed since."
 
-    def _skipped(self, task_id: str, record: TaskRecord, node: Node) -> None:
+    def _skipped(self, task_id: str, record: TaskRecord) -> None:
         me, run = self._name(task_id), self._run
         when = self._at(record.ended)
         branch = run.branch_that_skipped(record)
@@ -472,16 +480,16 @@ class _Explainer:
         elif run.skipped_itself(record):
             self._say(f"{me} was skipped{when} by its own word: {self._text(record.reason)}.")
         elif run.verdict(task_id) in (Verdict.SKIP, Verdict.SKIP_FAILED):
-            self._say(f"{me} was skipped{when}: {self._why_skipped(task_id, node)}.")
+            self._say(f"{me} was skipped{when}: {self._why_skipped(task_id)}.")
             self._chain(task_id)
         else:
             self._say(f"{me} was skipped{when}: {self._text(record.reason)}.")
             if self._run.node_of(task_id) is not None:
                 self._say("What is upstream has changed since; it stays skipped until somebody retries it.")
 
-    def _why_skipped(self, task_id: str, node: Node) -> str:
+    def _why_skipped(self, task_id: str) -> str:
         """The verdict of a task's rule, spelled out."""
-        run = self._run
+        run, node = self._run, self._node(task_id)
         over = node.map_over if run.whole_of(task_id) is None else None
         asked = run.asked(task_id)
         outcomes = [run.outcome(other) for other in asked]
@@ -512,15 +520,14 @@ class _Explainer:
         told = [f"{self._name(cause)} {self._brief(cause)}", *(f"so {self._name(other)} was skipped" for other in after)]
         self._say(f"The cause: {shortened(told, ', ', MOST_CHAIN)}.")
 
-    def _cancelled(self, task_id: str, record: TaskRecord, node: Node) -> None:  # noqa: ARG002
+    def _cancelled(self, task_id: str, record: TaskRecord) -> None:
         ran = "while it ran" if record.started is not None else "before it began"
         self._say(f"{self._name(task_id)} was cancelled{self._at(record.ended)}, {ran}: {self._text(record.reason)}.")
 
     # --- what stands inside it ---
 
     def _inside(self, task_id: str, record: TaskRecord) -> None:
-        node = self._run.node_of(task_id)
-        if node is not None and self._is_whole(task_id, node):
+        if self._run.is_whole(task_id):
             items = self._run.items(task_id)
             if items is not None:
                 self._say(self._count(f"Of its {_times(len(items), 'item')}", [self._run.tasks[item] for item in items]))

@@ -6,46 +6,25 @@ Pure: works on records that somebody read, and asks no definition. Must not know
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from .errors import InvalidNameError
 from .graph import Graph
 from .late_dataclass import dataclass
+from .map_items import ids_of, keys_of, whole_of
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState
 from .records import AttemptRecord, RunRecord, TaskRecord
 from .trigger_rules import FAILED, RULES, SKIPPED, SUCCEEDED, TriggerRule, Verdict, decide
+from .waiting import Waiting, chosen_by
 
 BRANCH_SKIPS = "branch {!r} did not choose it"
 """The reason of a task that a branch did not choose."""
 GONE = "the flow's graph no longer has it"
 """Why a task is SKIPPED that the flow lost when the run was continued."""
 
-_DOTS = re.compile(r"\.(?![^\[\]]*\])")
-
 ANY = frozenset((SUCCEEDED, FAILED, SKIPPED))
 """As what a task may count that is yet to run."""
-
-
-def split_path(path: object) -> list[str]:
-    """The ids along a dotted path; dots inside brackets belong to the key of an item: `sub[a.b].inner` is two.
-
-    Raises:
-        InvalidNameError: it is no string.
-    """
-    if not isinstance(path, str):
-        raise InvalidNameError("task id", path, f"it must be a string, not {type(path).__name__}")
-    return path.split(".") if "[" not in path else _DOTS.split(path)
-
-
-def item_of(task_id: str) -> tuple[str, str] | None:
-    """The mapped task and the key that an item's id is made of, if it looks like one."""
-    if not task_id.endswith("]"):
-        return None
-    whole, bracket, key = task_id[:-1].partition("[")
-    return (whole, key) if bracket and whole else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +106,12 @@ class StoredRun:
 
     def whole_of(self, task_id: str) -> str | None:
         """The mapped task that an item belongs to; None of what is no item."""
-        if task_id in self.nodes:
-            return None
-        parts = item_of(task_id)
-        return parts[0] if parts is not None and parts[0] in self.nodes and self.nodes[parts[0]].map_over is not None else None
+        whole = whole_of(task_id) if task_id not in self.nodes else None
+        return whole if whole is not None and self.is_whole(whole) else None
+
+    def is_whole(self, task_id: str) -> bool:
+        """Whether a task is mapped, and not one of the items."""
+        return task_id in self.nodes and self.nodes[task_id].map_over is not None
 
     def node_of(self, task_id: str) -> Node | None:
         """What the graph says of a task, or of that which an item belongs to; None where it does not have it."""
@@ -138,13 +119,17 @@ class StoredRun:
 
     def items(self, whole: str) -> list[str] | None:
         """The ids of the items that a mapped task has now, in order; None where its list is not known yet."""
-        record = self.tasks.get(whole)
-        if record is None or record.input is None:  # items of an earlier list may be there all the same
-            return None
-        kept: object = json.loads(record.input)  # how many they are, or their keys
-        keys = range(kept) if isinstance(kept, int) else kept if isinstance(kept, list) else []
-        ids = [f"{whole}[{key}]" for key in keys]
-        return ids if all(item in self.tasks for item in ids) else None
+        found = None
+        above: str | None = whole
+        while above is not None and self.is_whole(above):  # those that it streams from must have theirs as well
+            record = self.tasks.get(above)
+            keys = keys_of(record.input) if record is not None else None
+            ids = None if keys is None else ids_of(above, keys)  # items of an earlier list may be there, too
+            if ids is None or not all(item in self.tasks for item in ids):
+                return None
+            found = ids if found is None else found
+            above = self.nodes[above].map_over
+        return found
 
     # --- what decides ---
 
@@ -179,16 +164,17 @@ class StoredRun:
         record = self.tasks.get(branch)
         if record is None or record.state is not ExecutionState.SUCCESS:
             return None
-        named: object = json.loads(record.output) if record.output is not None else None
-        ids = [named] if isinstance(named, str) else named if isinstance(named, list) else []
-        known = [task_id for task_id in ids if isinstance(task_id, str) and task_id in self.nodes]
+        try:
+            known = [task_id for task_id in chosen_by(record.output) if task_id in self.nodes]
+        except ValueError:  # it was no branch when it ran
+            known = []
         return frozenset(known) | self.graph.descendants(known)
 
     def unchosen_by(self, task_id: str) -> str | None:
         """The branch that has decided against a task, if one has."""
         node = self.nodes.get(task_id)
         for other in node.upstream if node is not None else ():
-            if other in self.nodes and self.nodes[other].branch:
+            if self._is_branch(other):
                 chosen = self._choices.get(other)
                 if chosen is None and (found := self.chosen(other)) is not None:
                     chosen = self._choices[other] = found
@@ -199,10 +185,6 @@ class StoredRun:
     @cached_property
     def _choices(self) -> dict[str, frozenset[str]]:
         return {}
-
-    def was_skipped_by_branch(self, record: TaskRecord) -> bool:
-        """Whether that is why a task is SKIPPED."""
-        return self.branch_that_skipped(record) is not None
 
     def branch_that_skipped(self, record: TaskRecord) -> str | None:
         """The branch that did not choose a task, where that is why it was skipped."""
@@ -253,7 +235,7 @@ class StoredRun:
             return SUCCEEDED
         if record.state is not ExecutionState.SKIPPED:
             return FAILED
-        if record.reason == GONE or self.skipped_itself(record) or self.was_skipped_by_branch(record):
+        if record.started is not None or self.unchosen_by(record.task_id) is not None:  # it said so itself; or a branch did
             return SKIPPED
         return FAILED if self.verdict(record.task_id, known) is Verdict.SKIP_FAILED else SKIPPED
 
@@ -262,29 +244,38 @@ class StoredRun:
         node = self.node_of(task_id)
         if node is None:
             return Verdict.RUN
-        outcomes = [self.outcome(other) if known is None else known.get(other) for other in self.asked(task_id)]
-        counts = [outcomes.count(SUCCEEDED), outcomes.count(FAILED), outcomes.count(SKIPPED)]
-        by_rule = decide(node.rule, counts, outcomes.count(None))
-        if node.map_over is None or self.whole_of(task_id) is not None:
-            return by_rule
-        return both(by_rule, self._gate(node.map_over, known))
+        is_item = self.whole_of(task_id) is not None
+        upstreams = self.asked(task_id) if is_item else node.upstream
+        gate = -1 if is_item or node.map_over is None else node.upstream.index(node.map_over)
+        waiting = Waiting(node.rule, gate)
+        waiting.pending = len(upstreams) - (gate >= 0)
+        waiting.branches = frozenset(place for place, other in enumerate(upstreams) if self._is_branch(other))
+        for place, other in enumerate(upstreams):
+            outcome = self.outcome(other) if known is None else known.get(other)
+            if place == gate and self._has_listed(other):
+                outcome = SUCCEEDED
+            if outcome is not None:
+                waiting.told(place, outcome)
+        return waiting.verdict()
 
-    def _gate(self, over: str, known: Mapping[str, int] | None) -> Verdict:
-        """What the task that another is mapped over decides for that one."""
-        over_node = self.nodes.get(over)
-        if over_node is not None and over_node.map_over is not None and self.items(over) is not None:
-            return Verdict.RUN
-        outcome = self.outcome(over) if known is None else known.get(over)
-        if outcome is None:
-            return Verdict.WAIT
-        return (Verdict.RUN, Verdict.SKIP_FAILED, Verdict.SKIP)[outcome]
+    def _is_branch(self, task_id: str) -> bool:
+        return task_id in self.nodes and self.nodes[task_id].branch
+
+    def _has_listed(self, over: str) -> bool:
+        """Whether a mapped task has its items, so that those which map over it may have theirs."""
+        goes_on = self.tasks[over].state is not ExecutionState.SCHEDULED if over in self.tasks else False
+        return goes_on and self.is_whole(over) and self.items(over) is not None
+
+    def _gate(self, over: str) -> int | None:
+        """As what the task counts that another is mapped over; None while it has given no list."""
+        return SUCCEEDED if self._has_listed(over) else self.outcome(over)
 
     def pending(self, task_id: str) -> list[str]:
         """The upstreams of a task that have not ended, and the one that it is mapped over while that has no list for it."""
         node = self.node_of(task_id)
         waits = [other for other in self.asked(task_id) if self.outcome(other) is None]
         over = node.map_over if node is not None and self.whole_of(task_id) is None else None
-        if over is not None and self._gate(over, None) is Verdict.WAIT:
+        if over is not None and self._gate(over) is None:
             waits.append(over)
         return waits
 
@@ -322,13 +313,13 @@ class StoredRun:
         record = self.tasks.get(task_id)
         if record is None or record.state is not ExecutionState.SKIPPED:
             return None
-        if record.reason == GONE or self.skipped_itself(record) or self.was_skipped_by_branch(record):
+        if record.reason == GONE or self.skipped_itself(record) or self.branch_that_skipped(record) is not None:
             return None
         node = self.node_of(task_id)
         if node is None:
             return None
         over = [node.map_over] if node.map_over is not None and self.whole_of(task_id) is None else []
-        if over and self._gate(over[0], None) in (Verdict.SKIP, Verdict.SKIP_FAILED):
+        if over and self._gate(over[0]) in (FAILED, SKIPPED):
             wanted: Sequence[str] = over
         else:
             decisive = deciding(node.rule, [self.outcome(other) for other in self.asked(task_id)])

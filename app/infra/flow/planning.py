@@ -12,7 +12,8 @@ from .definitions import FlowDefinition, TaskDefinition
 from .errors import RunFailedError, RunMismatchError, moment_text, printable
 from .explaining import STATES, names, owner_of
 from .late_dataclass import dataclass
-from .looking import ANY, GONE, Node, StoredRun, both, nodes_of, possible_verdicts, split_path
+from .looking import ANY, GONE, Node, StoredRun, both, nodes_of, possible_verdicts
+from .map_items import split_path
 from .models import TERMINAL_STATES, ExecutionState, Failure, kinds_of
 from .records import Ask, RunRecord, TaskRecord
 from .redaction import Redact, redacted
@@ -306,21 +307,39 @@ class _Look:
         by_hand = self._is_retried_by_hand()
         all_cancelled = planner.is_cancelled(run.run.id, None)
         for record in run.tasks.values():
-            task_id = record.task_id
-            asked = all_cancelled or planner.is_cancelled(run.run.id, task_id)
-            if asked and record.state not in TERMINAL_STATES:
+            if record.state not in TERMINAL_STATES and (all_cancelled or planner.is_cancelled(run.run.id, record.task_id)):
                 record.state = ExecutionState.CANCELLED
-                self._why[task_id] = "cancelled, as somebody asked for"
-            node = run.node_of(task_id)
-            if node is None:
-                continue
-            if self._adopts:
+                self._why[record.task_id] = "cancelled, as somebody asked for"
+        there = [record for record in run.tasks.values() if run.node_of(record.task_id) is not None]
+        if self._adopts:
+            for record in there:
                 self._adopt(record, before)
-            if ended and (by_hand or record.state is not ExecutionState.CANCELLED):
-                _set_back(record)
-                self._stood[task_id] = 0, 0
+        if ended:
+            self._set_back(there, by_hand)
+        for record in there:
             if record.state is ExecutionState.RUNNING:
-                self._cut_off(record, node)
+                self._cut_off(record)
+
+    def _set_back(self, there: list[TaskRecord], cancelled: bool) -> None:
+        """As a subflow that failed sets back what did not succeed in it, when it is tried again."""
+        run = self._run
+        stay = {ExecutionState.SUCCESS, ExecutionState.SCHEDULED} | (set() if cancelled else {ExecutionState.CANCELLED})
+        mended: list[TaskRecord] = []
+        for record in there:
+            whole = run.whole_of(record.task_id)
+            state = record.state if whole is None else run.tasks[whole].state
+            # A mapped task that was skipped begins afresh; of one that failed, items stay that succeeded, or need not run.
+            afresh = whole is not None and state is ExecutionState.SKIPPED
+            said_so = whole is not None and record.state is ExecutionState.SKIPPED and record.started is not None
+            if afresh or (state not in stay and record.state not in stay and not said_so):
+                mended.append(record)
+        for record in mended:
+            if record.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
+                record.child_run_id = record.input = None
+            record.state = ExecutionState.SCHEDULED
+            record.try_number = record.interruptions = record.crashes = 0
+            record.started = record.due = record.reason = None
+            self._stood[record.task_id] = 0, 0
 
     def _is_retried_by_hand(self) -> bool:
         if not self._level.around:
@@ -332,25 +351,24 @@ class _Look:
         return self._flow.tasks[self._run.whole_of(task_id) or task_id]
 
     def _adopt(self, record: TaskRecord, before: Mapping[str, Node]) -> None:
-        if record.state is ExecutionState.SUCCESS:
-            return
-        task = self._definition(record.task_id)
-        then = before.get(self._run.whole_of(record.task_id) or record.task_id)
-        is_other = task.child is not None and then is not None and then.flow_name not in (None, task.child.name)
-        if record.type is not task.type or is_other:
-            record.type, record.child_run_id, record.input = task.type, None, None
+        task_id = record.task_id
+        if record.state is not ExecutionState.SUCCESS and task_id in self._run.nodes:
+            task, now, then = self._definition(task_id), self._run.nodes[task_id], before.get(task_id, Node())
+            is_other = task.child is not None and then.flow_name not in (None, task.child.name)
+            if record.type is not task.type or is_other or then.map_over != now.map_over:
+                record.type, record.child_run_id, record.input = task.type, None, None
         if record.state is ExecutionState.SKIPPED and record.reason == GONE:
             record.state = ExecutionState.SCHEDULED
 
-    def _cut_off(self, record: TaskRecord, node: Node) -> None:
+    def _cut_off(self, record: TaskRecord) -> None:
         """What its interruption makes of a task that was under way."""
-        failure = None
-        is_whole = node.map_over is not None and self._run.whole_of(record.task_id) is None
-        if record.child_run_id is None and not is_whole:
-            failure = failure_by_interruption(self._definition(record.task_id).retry, record.crashes + 1, died=True)
+        failure, task_id = None, record.task_id
+        has_items = self._run.is_whole(task_id) and self._run.items(task_id) is not None
+        if record.child_run_id is None and not has_items:
+            failure = failure_by_interruption(self._definition(task_id).retry, record.crashes + 1, died=True)
         record.state = ExecutionState.SCHEDULED if failure is None else ExecutionState.FAILED
         if failure is not None:
-            self._why[record.task_id] = f"fails: {failure.message}"
+            self._why[task_id] = f"fails: {failure.message}"
 
     # --- what follows for each ---
 
@@ -378,7 +396,7 @@ class _Look:
         if record is not None and record.state in TERMINAL_STATES:
             self._may[task_id] = self._is_over(record, self._place(task_id))
         else:
-            branch = run.unchosen_by(task_id)
+            branch = run.unchosen_by(task_id) if record is None or record.started is None else None
             verdicts = {Verdict.SKIP} if branch is not None else self._verdicts(node)
             self._may[task_id] = self._decided(task_id, self._place(task_id), record, verdicts, node, branch)
             if Verdict.RUN in verdicts and record is not None and node.map_over is not None:
@@ -493,14 +511,3 @@ class _Look:
             outcome = self._run.outcome(item)
             found = ANY if outcome is None else frozenset((outcome,))
         return found
-
-
-def _set_back(record: TaskRecord) -> None:
-    """As a subflow that failed sets back what did not succeed in it, when it is tried again."""
-    if record.state in (ExecutionState.SUCCESS, ExecutionState.SCHEDULED):
-        return
-    if record.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
-        record.child_run_id = record.input = None
-    record.state = ExecutionState.SCHEDULED
-    record.try_number = record.interruptions = record.crashes = 0
-    record.started = record.due = record.reason = None

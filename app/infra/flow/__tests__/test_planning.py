@@ -11,7 +11,19 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Changes, Context, FlowError, GraphChangedError, Plan, RunMismatchError, RunNotFoundError, Store
+from .. import (
+    AsyncFlow,
+    Changes,
+    Context,
+    FlowError,
+    GraphChangedError,
+    MemoryStore,
+    Plan,
+    RunMismatchError,
+    RunNotFoundError,
+    Store,
+    TriggerRule,
+)
 from ..records import Ask
 from .attempts import until
 from .conftest import Effects, FakeClock, around_commits, fails, flaky, make_store, returns
@@ -165,6 +177,83 @@ async def test_a_plan_says_what_then_happens(kind: str, seed: int, tmp_path: Pat
     assert states(store) == before
     await hold_against_what_happens(store, flow, began, plan, not can_fail(drawing) and not can_fail(later))
     store.close()
+
+
+# --- conditions and maps -------------------------------------------------------------------------------------------------
+
+RULES = [rule.value for rule in TriggerRule]
+
+
+def conditional_flow(rng: random.Random, effects: Effects, **options: Any) -> tuple[AsyncFlow, dict[str, list[str]]]:
+    """Tasks with rules, branches and maps, some of which fail; and the upstreams of each."""
+    flow = AsyncFlow("flow", **options)
+    upstreams: dict[str, list[str]] = {}
+    lists: list[str] = []
+    branches: dict[str, str] = {}
+    number = rng.randint(2, 7)
+    for at in range(number):
+        task_id = f"t{at}"
+        after = [other for other in upstreams if rng.random() < 0.4]
+        kind = rng.choice(["plain", "plain", "fails", "branch", "list", "map", "map"])
+        said: dict[str, Any] = {"trigger_rule": rng.choice(["all_success", *RULES])}
+        if kind == "map" and lists:
+            over = said["map_over"] = rng.choice(lists)
+            after = [other for other in after if other != over]
+        if kind == "branch":
+            said["branch"] = True
+            branches[task_id] = rng.choice(["all", "first", "none"])
+        size = rng.randint(0, 3)
+        bad = rng.randint(0, 4)
+
+        async def work(ctx: Context, kind: str = kind, size: int = size, bad: int = bad) -> Any:
+            effects.log.append(ctx.task_id)
+            if kind == "fails" or (kind == "map" and ctx.map_index == bad):
+                raise ValueError("no")
+            if kind == "branch":
+                behind = [other for other, ids in upstreams.items() if ctx.task_id in ids]
+                return {"all": behind, "first": behind[:1], "none": []}[branches[ctx.task_id]]
+            return list(range(size)) if kind == "list" else 1
+
+        flow.add_task_definition(task_id, work, dependencies=after, **said)
+        upstreams[task_id] = [*after, *([said["map_over"]] if "map_over" in said else [])]
+        if kind in ("list", "map"):
+            lists.append(task_id)
+    return flow, upstreams
+
+
+async def check_a_plan_with_conditions(store: Store, seed: int) -> Plan:
+    clock, effects = FakeClock(), Effects()
+    flow, upstreams = conditional_flow(random.Random(seed), effects, store=store, clock=clock)
+    rng = random.Random(f"people {seed}")
+    await drive(store, flow, rng.randint(2, 10), rng.choice([0, 0, 1]), rng.random() < 0.5)
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        path = rng.choice(list(store.load("run").tasks))
+        if rng.random() < 0.7:
+            flow.manual_retry("run", path, rng.random() < 0.5)
+        else:
+            flow.cancel_task("run", path)
+    effects.log.clear()
+    before = states(store)
+    plan = flow.plan("run")
+    await flow.run_until_complete("run")
+    after = states(store)
+    known = {*plan.reuse, *plan.end, *plan.keep}
+    for path in effects.log:  # of a map that has no items yet, none are listed
+        whole = path.partition("[")[0]
+        assert path in plan.run or (whole in plan.run and not any(one.startswith(f"{whole}[") for one in (*plan.run, *known)))
+    assert all(before[path] == after[path] == "success" for path in plan.reuse)
+    assert all(before[path] == after[path] != "success" for path in plan.keep)
+    assert all(after[path] in ("skipped", "failed", "cancelled") != before[path] for path in plan.end)
+    assert not {*effects.log} & known
+    for path in plan.run:
+        if path in upstreams and {*plan.reuse, *plan.keep}.issuperset(upstreams[path]):  # else how one ends may yet decide
+            assert path in effects.log or after[path] != "skipped" or f"{path}[0]" in after
+    return plan
+
+
+@pytest.mark.parametrize("seed", range(150))
+async def test_a_plan_with_conditions_and_maps_says_what_may_happen(seed: int) -> None:
+    await check_a_plan_with_conditions(MemoryStore(), seed)
 
 
 # --- each kind of task by itself -----------------------------------------------------------------------------------------
