@@ -138,8 +138,8 @@ def span_text(microseconds: int) -> str:
     return f"{hours // 24} days"
 
 
-def _times(number: int, one: str = "attempt", many: str | None = None) -> str:
-    return f"{number} {one}" if number == 1 else f"{number:,} {many or one + 's'}"
+def _times(number: int, what: str = "attempt") -> str:
+    return f"{number} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def _was(number: int) -> str:
@@ -454,9 +454,7 @@ class _Explainer:
                 return "It had no retries (max_retries=0)."
             return f"Its retries are used up: {_times(record.failures)} failed (max_retries={policy.max_retries})."
         left = policy.max_retries + 1 - record.failures
-        said = (
-            f"It was not tried again, though {left:,} of its {_times(policy.max_retries, 'retry', 'retries')} {_was(left)} left"
-        )
+        said = f"It was not tried again, though {left:,} of {policy.max_retries:,} retries {_was(left)} left"
         kind = (record.reason or "").partition(":")[0]
         if kind.rpartition(".")[2] == "NonRetryableError":
             return f"{said}: {kind} says that no attempt can help."

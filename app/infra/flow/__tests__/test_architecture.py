@@ -21,6 +21,7 @@ PURE = frozenset(
         "errors",
         "events",
         "graph",
+        "looking",
         "machine",
         "map_items",
         "maps",

@@ -46,6 +46,7 @@ PRINTS = [
     "3",
     "7",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
+    "The cause: 'fetch' failed (ConnectionError: the service is down), so 'load' was skipped.\n('fetch', 'load')",
     "332833500",
     "49",
 ]
