@@ -427,18 +427,20 @@ class FlowDefinition:
         Raises:
             GraphChangedError: they differ in a task, a dependency or a kind of task. (Another order is no difference.)
         """
+        added, removed, changed = self.changes_since(stored)
+        if added or removed or changed:
+            raise GraphChangedError(run_id, self.name, added, removed, changed)
+
+    def changes_since(self, stored: str) -> tuple[list[str], list[str], list[str]]:
+        """Which tasks were added, removed, and changed since a run was made with a graph (empty text: nobody said)."""
         if not stored or stored == self.graph_text():
-            return
+            return [], [], []
         then: dict[str, list[Any]] = {task_id: _comparable(row) for task_id, row in json.loads(stored).items()}
         now = {task_id: _comparable(row) for task_id, row in self._graph_rows().items()}
-        if then == now:
-            return
-        raise GraphChangedError(
-            run_id,
-            self.name,
-            added=[task_id for task_id in now if task_id not in then],
-            removed=[task_id for task_id in then if task_id not in now],
-            changed=[task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
+        return (
+            [task_id for task_id in now if task_id not in then],
+            [task_id for task_id in then if task_id not in now],
+            [task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
         )
 
 

@@ -22,6 +22,7 @@ PURE = frozenset(
         "events",
         "graph",
         "groups",
+        "looking",
         "machine",
         "map_items",
         "maps",
