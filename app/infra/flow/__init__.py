@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NestedFlowError,
         NoCurrentTaskError,
         NonRetryableError,
+        NoRunningLoopError,
         NotSentError,
         NotUpstreamError,
         OwnershipLostError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
         RunningLoopError,
         RunNotFoundError,
         RunOwnedError,
+        RunStoppedError,
         RunTimeoutError,
         SkipTask,
         StoreBusyError,
@@ -82,6 +84,8 @@ if TYPE_CHECKING:
         TaskSucceeded,
     )
     from .flow import AsyncFlow
+    from .handles import RunHandle
+    from .including import Included
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -95,6 +99,7 @@ if TYPE_CHECKING:
         WorkflowRun,
     )
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
@@ -126,6 +131,7 @@ __all__ = [
     "FlowError",
     "GraphChangedError",
     "IllegalTransitionError",
+    "Included",
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
@@ -135,11 +141,13 @@ __all__ = [
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
+    "NoRunningLoopError",
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
@@ -147,12 +155,14 @@ __all__ = [
     "RunExistsError",
     "RunFailedError",
     "RunFinished",
+    "RunHandle",
     "RunInterrupted",
     "RunMismatchError",
     "RunNotFoundError",
     "RunOwnedError",
     "RunRecord",
     "RunStarted",
+    "RunStoppedError",
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
@@ -206,12 +216,13 @@ _ROOMS = {
     "errors": (
         "AmbiguousDependencyError AttemptWithdrawnError BranchError CannotTravelError CycleError DefinitionError "
         "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
-        "MapError NestedFlowError NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError "
-        "ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
-        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError SkipTask StoreBusyError StoreClosedError "
-        "StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError "
-        "StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError UnknownExecutorError "
-        "UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"
+        "MapError NestedFlowError NoCurrentTaskError NoRunningLoopError NonRetryableError NotSentError NotUpstreamError "
+        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError "
+        "RunMismatchError RunNotFoundError RunOwnedError RunStoppedError RunTimeoutError RunningLoopError SkipTask "
+        "StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError "
+        "StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
+        "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
+        "ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (
@@ -219,10 +230,13 @@ _ROOMS = {
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
+    "handles": "RunHandle",
+    "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",

@@ -52,6 +52,15 @@ class Scope(Protocol):
         """A text of a user's without its secrets, so that it can be kept and shown."""
         ...
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether tasks may call others by other names than their ids, having been included from another flow."""
+        ...
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """The id of the task that the task `task_id` means by a name."""
+        ...
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
@@ -169,7 +178,8 @@ class Context:
             UnknownTaskError: the flow has no such task.
             NotUpstreamError: the task is not upstream of this one, so it may not have run.
         """
-        return self._scope.pull(self.task_id, task_id)
+        scope = self._scope
+        return scope.pull(self.task_id, scope.id_of(self.task_id, task_id) if scope.has_groups else task_id)
 
     pull = pull_output
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
 from json.encoder import encode_basestring_ascii
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .calling import Called, function_name, subflow_call, task_call
 from .errors import (
@@ -31,6 +31,9 @@ from .redaction import Redact
 from .retry_manager import NO_RETRY, RetryPolicy
 from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
 from .task_rules import PLAIN, TaskRules
+
+if TYPE_CHECKING:
+    from .groups import Group
 
 TaskFunction = Callable[..., Any]
 """A function or coroutine function that takes the task's context, and outputs of its dependencies, and returns its output."""
@@ -57,15 +60,15 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
-def check_task_id(task_id: object) -> str:
-    """Refuse what cannot be a task id: besides what no name may hold, `.` and `/` have a meaning in paths."""
+def check_task_id(task_id: object, kind: str = "task id") -> str:
+    """Refuse what cannot be a task id, or begin one: besides what no name may hold, `.` and `/` have a meaning in paths."""
     # What everyone takes is printable, which is quick to see; the sentence is looked for when there is need of one.
     if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH:
         is_clean = task_id.isprintable() or not re.search(_CONTROL, task_id)
         if is_clean and "." not in task_id and "/" not in task_id:
             return task_id
-    check_name("task id", task_id)
-    raise InvalidNameError("task id", task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
+    check_name(kind, task_id)
+    raise InvalidNameError(kind, task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,8 @@ class TaskDefinition:
     rules: TaskRules = PLAIN
     name: str | None = None
     description: str | None = None
+    group: Group | None = None
+    """The names that its code goes by, where it was included from another flow."""
 
     @property
     def type(self) -> TaskType:
@@ -111,6 +116,8 @@ class FlowDefinition:
     """Whether it, or one of its tasks, says where or how attempts are to run: then that is to be looked at before a run."""
     rules: dict[str, TaskRules] = field(default_factory=dict[str, TaskRules])
     """Of those tasks that say whether they run, or for which items."""
+    has_groups: bool = False
+    """Whether some of its tasks were included from other flows, and may call others by other names than their ids."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
     _snapped: bool = False
@@ -268,11 +275,31 @@ class FlowDefinition:
         self._changeable()[task_id] = definition
 
     def copy_from(self, other: FlowDefinition) -> None:
-        """Take over all tasks of another definition, which stays independent of this one."""
-        self._changeable().update(other.tasks)
-        self.rules.update(other.rules)
+        """Take over all tasks of another definition, which stays independent of this one, and what it says of them."""
+        self.take(other.tasks, other._ids_of)
         self.says_where = self.says_where or other.says_where
-        self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
+        self.executors, self.redact = other.executors, other.redact
+
+    def take(self, tasks: Mapping[str, TaskDefinition], ids_of: Mapping[Any, Sequence[str]]) -> None:
+        """Take over definitions that were checked, in place of those of the same ids.
+
+        Args:
+            tasks: the definitions, by id.
+            ids_of: the ids that each function of theirs serves.
+        """
+        if not self.tasks.keys().isdisjoint(tasks):
+            for known in self._ids_of.values():
+                known[:] = [task_id for task_id in known if task_id not in tasks]
+        self._changeable().update(tasks)
+        for task_id, task in tasks.items():
+            self.says_where = self.says_where or task.options is not DEFAULT
+            self.has_groups = self.has_groups or task.group is not None
+            if task.rules is not PLAIN:
+                self.rules[task_id] = task.rules
+            else:
+                self.rules.pop(task_id, None)
+        for function, task_ids in ids_of.items():
+            self._ids_of.setdefault(function, []).extend(task_ids)
         self._graph = None
 
     def _changeable(self) -> dict[str, TaskDefinition]:

@@ -513,6 +513,34 @@ class RunningLoopError(RunError, RuntimeError):
         )
 
 
+class NoRunningLoopError(RunError, RuntimeError):
+    """`flow.start()` was called where no event loop is running, so nothing could drive the run."""
+
+    def __init__(self, flow_name: str) -> None:
+        super().__init__(flow_name)
+        self.flow_name = flow_name
+
+    def _sentence(self) -> str:
+        return (
+            f"flow.start() of {self.flow_name!r} needs a running event loop, which drives the run in the background. "
+            "In a script, write: run = flow.run(params)"
+        )
+
+
+class RunStoppedError(RunError):
+    """A run that was started in the background was stopped before its end; it can be continued."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} was stopped before its end, by its handle or with its event loop. It is saved as it stood; "
+            f"flow.start(run_id={self.run_id!r}) continues it."
+        )
+
+
 class NotUpstreamError(RunError):
     """A task pulled the output of a task that is not upstream of it, so may not have run yet."""
 

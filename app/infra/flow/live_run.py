@@ -130,6 +130,8 @@ class LiveRun:
             task = self.tasks.get(record.task_id)
             if task is not None:
                 record.task_id = task.task_id  # the same string: those of a million tasks that were read take 56 MB
+        self.has_groups = definition.has_groups
+        """Whether tasks of it were included from other flows, and may call others by other names than their ids."""
         self.rules = dict(definition.rules)
         """Of those tasks that say whether they run, or for which items."""
         self._items: dict[str, list[str] | None] = {}
@@ -192,7 +194,7 @@ class LiveRun:
         """See `Context.pull_output`."""
         whole = wanted if wanted in self.graph else self._whole_of(wanted)
         if whole is None:
-            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
+            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self._names(task_id)))
         own = self.tasks[task_id].task_id
         if not self.graph.is_upstream(whole, of=own):
             raise NotUpstreamError(task_id, wanted)
@@ -200,6 +202,16 @@ class LiveRun:
             return None
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`."""
+        group = self.tasks[task_id].group
+        return name if group is None else group.id_of(name)
+
+    def _names(self, task_id: str) -> Iterable[str]:
+        """What a task may call others."""
+        group = self.tasks[task_id].group
+        return self.graph if group is None else (*group.ids, *self.graph)
 
     def _whole_of(self, item_id: object) -> str | None:
         """The mapped task that an item is of; None where it is none."""
@@ -241,10 +253,13 @@ class LiveRun:
 
         task, item = self.tasks[task_id], self.item(task_id)
         # Not with each item the list that it is from, unless a parameter asks for that.
-        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        left_out = None if item is None else task.rules.map_over
+        if left_out is not None and takes(task.called, left_out if task.group is None else task.group.name_of(left_out)):
+            left_out = None
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
-        return Snapshot.of(self.run, self.params, records, self.codec, item)
+        names = None if task.group is None else task.group.names_for(sent)
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
@@ -290,8 +305,9 @@ class LiveRun:
     def subflow_params(self, record: TaskRecord, own: Mapping[str, str]) -> dict[str, str]:
         """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own."""
         task, item = self.tasks[record.task_id], self.item(record.task_id)
+        name_of = str if task.group is None else task.group.name_of
         outputs = {
-            task_id: self.output_text(task_id) or "null"
+            name_of(task_id): self.output_text(task_id) or "null"
             for task_id in task.depends_on
             if item is None or task_id != task.rules.map_over
         }
@@ -325,7 +341,7 @@ class LiveRun:
             return None
         downstream = self.graph.downstream(record.task_id)
         try:
-            if set(chosen_by(output)) <= set(downstream):
+            if set(chosen_by(output, self.rules[record.task_id].group)) <= set(downstream):
                 return None
         except ValueError:
             pass

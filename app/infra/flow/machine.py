@@ -194,7 +194,8 @@ class RunMachine:
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
-        chosen = [task_id for task_id in chosen_by(self._records[branch].output) if task_id in self.graph]
+        record = self._records[branch]
+        chosen = [task_id for task_id in chosen_by(record.output, self._rules[record.task_id].group) if task_id in self.graph]
         goes_on = {*chosen, *self.graph.descendants(chosen)}
         return [position for position in self.graph.followers(branch) if self.graph.id_at(position) not in goes_on]
 

@@ -41,6 +41,27 @@ def redacted(text: str, hooks: Iterable[Redact]) -> str:
     return text
 
 
+class Combined:
+    """Several hooks as one, called one after the other."""
+
+    def __init__(self, hooks: Iterable[Redact]) -> None:
+        self.hooks = tuple(hooks)
+
+    def __call__(self, text: str) -> str:
+        """The text as all of them together give it back."""
+        return redacted(text, self.hooks)
+
+
+def combined(*hooks: Redact | None) -> Redact | None:
+    """One hook that does what all of these do, in their order; None where there is none."""
+    each: list[Redact] = []
+    for hook in hooks:
+        if hook is not None:
+            each += hook.hooks if isinstance(hook, Combined) else (hook,)
+    once = [hook for place, hook in enumerate(each) if hook not in each[:place]]
+    return Combined(once) if len(once) > 1 else next(iter(once), None)
+
+
 def kept_failure(failure: Failure, hooks: Iterable[Redact]) -> Failure:
     """What is stored and told of a failure."""
     hooks = tuple(hooks)

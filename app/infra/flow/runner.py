@@ -19,7 +19,7 @@ from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .errors import FlowError, RunFailedError, shortened
-from .event_manager import EventManager
+from .event_manager import Audience
 from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
@@ -54,7 +54,7 @@ class Runner:
         store: Store,
         lease: Lease,
         worker: Worker,
-        events: EventManager,
+        events: Audience,
         clock: Clock,
         make_id: Callable[[], str],
         capacities: Capacities,
@@ -324,16 +324,16 @@ class Runner:
                     self._settle(step, (outcome,))
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
-        while step.joined:
-            record = step.joined.pop()
-            if (live := self._runs[record.run_id]).outputs.add(record):
-                self._too_full.add(live)
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
+        while step.joined:
+            record = step.joined.pop()
+            if (live := self._runs[record.run_id]).outputs.add(record):
+                self._too_full.add(live)
 
     # --- subflows ---
 

@@ -32,6 +32,8 @@ class Snapshot:
     codec: ValueCodec
     mapped: tuple[str | None, int] | None = None
     """Of a mapped task: the text of its item, and its place in the list."""
+    names: Mapping[str, str] | None = None
+    """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
 
     @classmethod
     def of(
@@ -41,6 +43,7 @@ class Snapshot:
         tasks: Sequence[TaskRecord],
         codec: ValueCodec,
         mapped: tuple[str | None, int] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on. The first of the tasks is the one that is sent."""
         sent = RunRecord(
@@ -55,7 +58,7 @@ class Snapshot:
             parent_run_id=run.parent_run_id,
             parent_task_id=run.parent_task_id,
         )
-        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, mapped)
+        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, mapped, names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -75,6 +78,7 @@ class Snapshot:
             tasks,
             sent,
             self.mapped,
+            self.names,
         )
 
     # --- what the task sees: the Scope of its context ---
@@ -96,6 +100,22 @@ class Snapshot:
     def redact(self, text: str) -> str:
         """The text as it is: the flow's hooks see it in the run's own process."""
         return text
+
+    @property
+    def has_groups(self) -> bool:
+        """See `Scope.has_groups`."""
+        return self.names is not None
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`.
+
+        Raises:
+            NotSentError: it is none of those that were sent along.
+        """
+        found = name if self.names is None else self.names.get(name)
+        if found is None:
+            raise NotSentError(task_id, name)
+        return found
 
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`.
@@ -141,6 +161,7 @@ def _received(
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
     mapped: tuple[str | None, int] | None,
+    names: Mapping[str, str] | None,
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
     run_id, flow_name, created, state, started, ended = about_run
@@ -153,4 +174,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec, mapped)
+    return Snapshot(run, task_id, params, records, codec, mapped, names)

@@ -56,6 +56,10 @@ def sees(ctx: Context) -> dict[str, Any]:
     }
 
 
+def pulls_one(ctx: Context) -> Any:
+    return ctx.pull("one")
+
+
 def pulls_far(ctx: Context) -> Any:
     return ctx.pull("far")
 
