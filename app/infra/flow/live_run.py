@@ -261,7 +261,9 @@ class LiveRun:
 
         task, item = self.tasks[task_id], self.item(task_id)
         # Not with each item the list that it is from, unless a parameter asks for that.
-        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        left_out = None if item is None else task.rules.map_over
+        if left_out is not None and takes(task.called, left_out if task.group is None else task.group.name_of(left_out)):
+            left_out = None
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
