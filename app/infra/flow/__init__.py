@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
+    from .task_handles import MappedTask
     from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
@@ -138,6 +139,7 @@ __all__ = [
     "Lease",
     "LogEntry",
     "MapError",
+    "MappedTask",
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
@@ -240,6 +242,7 @@ _ROOMS = {
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
+    "task_handles": "MappedTask",
     "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",

@@ -93,6 +93,13 @@ class TaskDefinition:
     description: str | None = None
     group: Group | None = None
     """The names that its code goes by, where it was included from another flow."""
+    factory: Callable[..., Any] | None = None
+    """The function that was decorated to make the nested flow, if one was."""
+
+    @property
+    def handle(self) -> Callable[..., Any] | None:
+        """The function that may be named in the id's place; None where there is none."""
+        return self.factory if self.function is None else self.function
 
     @property
     def type(self) -> TaskType:
@@ -208,6 +215,7 @@ class FlowDefinition:
                 rules=rules,
                 name=name,
                 description=description,
+                factory=factory,
             ),
             replace_task,
         )
@@ -238,8 +246,7 @@ class FlowDefinition:
         elif not isinstance(depends_on, Iterable):
             raise InvalidOptionError("depends_on", depends_on, "ids of tasks, or the functions themselves", task_id)
         return tuple(
-            self._own(dependency) if isinstance(dependency, str) else self._id_of(task_id, dependency)
-            for dependency in depends_on
+            self._own(dependency) if isinstance(dependency, str) else self.id_of(task_id, dependency) for dependency in depends_on
         )
 
     def _resolve_rules(self, task_id: str, upstream: tuple[str, ...], rules: TaskRules) -> tuple[tuple[str, ...], TaskRules]:
@@ -257,11 +264,24 @@ class FlowDefinition:
         task = self.tasks.get(task_id)
         return task_id if task is None else task.task_id
 
-    def _id_of(self, task_id: str, function: Dependency) -> str:
+    def id_of(self, task_id: str, function: Dependency, *preferred: Callable[[str], bool]) -> str:
+        """The id of the task that a function was declared as, where the task `task_id` names it.
+
+        Args:
+            task_id: the task that names it.
+            function: the function.
+            preferred: which of several tasks it may mean; the later ones are asked where the earlier know none.
+
+        Raises:
+            UnknownDependencyError: it is no task of this flow.
+            AmbiguousDependencyError: it is several, and could mean more than one.
+        """
         try:
             task_ids = self._ids_of.get(function, [])
         except TypeError:
             task_ids = []
+        for could_be in preferred if len(task_ids) > 1 else ():
+            task_ids = [found for found in task_ids if could_be(found)] or task_ids
         label = function_name(function)
         if not task_ids:
             raise UnknownDependencyError(self.name, task_id, label)

@@ -6,7 +6,7 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .calling import named_params
@@ -203,10 +203,19 @@ class LiveRun:
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
 
-    def id_of(self, task_id: str, name: str) -> str:
+    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
         """See `Scope.id_of`."""
-        group = self.tasks[task_id].group
-        return name if group is None else group.id_of(name)
+        own = self.tasks[task_id]
+        if not callable(named):
+            return named if own.group is None else own.group.id_of(named)
+        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
+        return self.definition.id_of(
+            task_id,
+            named,
+            own.depends_on.__contains__,
+            *(() if own.group is None else own.group.preferences()),
+            lambda wanted: self.graph.is_upstream(wanted, of=own.task_id),
+        )
 
     def _names(self, task_id: str) -> Iterable[str]:
         """What a task may call others."""
@@ -256,7 +265,8 @@ class LiveRun:
         sent = (task_id, *(other for other in task.depends_on if item is None or other != task.rules.map_over))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
-        return Snapshot.of(self.run, self.params, records, self.codec, item, names)
+        functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
+        return Snapshot.of(self.run, self.params, records, self.codec, item, functions, names)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

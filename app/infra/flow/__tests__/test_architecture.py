@@ -16,7 +16,7 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    {
+    [
         "agenda",
         "errors",
         "events",
@@ -30,11 +30,12 @@ PURE = frozenset(
         "records",
         "retry_manager",
         "steps",
+        "task_handles",
         "task_options",
         "task_rules",
         "trigger_rules",
         "waiting",
-    }
+    ]
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})

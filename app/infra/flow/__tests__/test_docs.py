@@ -43,6 +43,7 @@ PRINTS = [
     "success 6",
     "3",
     "success",
+    "7",
     "3",
     "7",
     "12",
