@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
-from operator import attrgetter
 from types import CodeType, CoroutineType, FunctionType
 from typing import Any, NamedTuple
 
@@ -27,7 +26,6 @@ _AS_WRITTEN: dict[str, Any] = {"annotation_format": 3} if sys.version_info >= (3
 """`annotationlib.Format.FORWARDREF`: the names in annotations may be such as a type checker alone knows."""
 _FIRST = ""
 """In place of a parameter's name: the first one behind the context, which is filled by its position."""
-_item: Callable[[Context], Any] = attrgetter("item")
 
 
 def function_name(function: object) -> str:
@@ -68,8 +66,8 @@ class Filled:
         if self.item is None:
             return self.func(ctx, **given)
         if self.item == _FIRST:
-            return self.func(ctx, _item(ctx), **given)
-        return self.func(ctx, **given, **{self.item: _item(ctx)})
+            return self.func(ctx, ctx.item, **given)
+        return self.func(ctx, **given, **{self.item: ctx.item})
 
 
 class Asking:
@@ -154,6 +152,13 @@ def named_params(params: Any, task_id: str | None) -> Mapping[str, Any]:
     if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
         raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
     return params
+
+
+def takes(called: Called | None, task_id: str) -> bool:
+    """Whether a parameter gets the output of that task."""
+    if isinstance(called, Asking):
+        return takes(called.func, task_id) or takes(called.run_if, task_id)
+    return isinstance(called, Filled) and task_id in called.pulled
 
 
 # --- what is made of the functions that were declared ---

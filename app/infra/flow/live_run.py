@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .calling import named_params
+from .calling import named_params, takes
 from .clock import Clock
 from .codec import ValueCodec, join, split
 from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
@@ -261,8 +261,9 @@ class LiveRun:
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
         task, item = self.tasks[task_id], self.item(task_id)
-        # Not with each item the list that it is from.
-        sent = (task_id, *(other for other in task.depends_on if item is None or other != task.rules.map_over))
+        # Not with each item the list that it is from, unless a parameter asks for that.
+        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
         functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]

@@ -127,6 +127,7 @@ class RunMachine:
         self._open = ended.count(False)
         self._pending = pending = self._count(ended)
         blocked = any(record.state in TERMINAL_STATES and record.state is not SUCCESS for record in records)
+        self._soft.clear()  # of a subflow that goes on: what was set back may be skipped for another reason now
         if blocked:
             self._classify()
         for position in self._by_rules():
@@ -388,6 +389,7 @@ class RunMachine:
             step.events.append(told.TaskFailed(*where, failure.message))
         else:
             record.reason = text
+            self._archive(step, record, AttemptResult.SKIPPED)
             self._soft.add(self.graph.position(record.task_id))
             step.events.append(told.TaskSkipped(*where, text))
         self._ended(step, record, now)
@@ -476,6 +478,8 @@ class RunMachine:
         self._end_attempt(step, record, SKIPPED)
         record.ended, record.reason, record.logs = now, reason, logs
         self._archive(step, record, AttemptResult.SKIPPED)
+        if self._mapped_of(record) is None:
+            self._soft.add(self.graph.position(record.task_id))
         step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
         self._ended(step, record, now)
 

@@ -519,3 +519,54 @@ async def test_the_condition_of_a_nested_flow_fails_its_task_and_is_asked_again(
     ended = await run(flow)
     assert (asked, ended.tasks["sub"].output) == ([0, 1], {"n": 1})
     assert "a mapping from names" in str(ended.tasks["bad"].reason)
+
+
+# --- items ---
+
+
+def many(ctx: Context) -> list[int]:
+    return [1, 20, 30]
+
+
+def scaled(ctx: Context, factor: int, item: int) -> int:
+    return item * factor
+
+
+async def scaled_later(ctx: Context, factor: int, item: int) -> int:
+    return item * factor
+
+
+def share(ctx: Context, item: int, many: list[int]) -> float:
+    return item / sum(many)
+
+
+def is_round(ctx: Context, number: int) -> bool:
+    return number % 10 == 0
+
+
+async def test_each_item_is_asked_for_and_taken_wherever_it_runs(place: Any) -> None:
+    flow = AsyncFlow("flow").add_task_definition("many", many).add_task_definition("factor", worker_tasks.left)
+    function = scaled_later if place is None else scaled
+    flow.add_task_definition("scaled", function, dependencies=["factor"], map_over="many", run_if=is_round, executor=place)
+    ended = await run(flow)
+    assert ended.tasks["scaled"].output == [None, 40, 60], ended.tasks["scaled"].error
+    assert (ended.tasks["scaled[0]"].state, ended.tasks["scaled[0]"].reason) == ("skipped", "run_if (is_round) said no")
+    assert ended.state == "success"
+
+
+async def test_a_parameter_that_is_called_like_the_list_gets_the_whole_of_it_wherever_it_runs(place: Any) -> None:
+    if place is None:
+        return
+    flow = AsyncFlow("flow").add_task_definition("many", many)
+    flow.add_task_definition("share", share, map_over="many", executor=place)
+    ended = await run(flow)
+    assert [round(part, 2) for part in ended.tasks["share"].output] == [0.02, 0.39, 0.59]
+
+
+async def test_a_nested_flow_for_each_item_is_asked_for_with_the_item(store: Store) -> None:
+    child = AsyncFlow("child").add_task_definition("only", lambda ctx: ctx.params["n"])
+    flow = AsyncFlow("flow", store).add_task_definition("many", many)
+    flow.add_subflow_definition("sub", child, map_over="many", params=lambda ctx, item: {"n": -item}, run_if=is_round)
+    ended = await run(flow)
+    assert ended.tasks["sub"].output == [None, -20, -30]
+    assert len(store.list_children(ended.id)) == 2

@@ -16,7 +16,7 @@ from ..errors import skip_reason
 from ..redaction import MAX_REASON, kept_reason
 from . import worker_tasks
 from .attempts import until
-from .conftest import STORE_KINDS, Effects, FakeClock, events_of, make_store, outputs_of, returns, run, states_of
+from .conftest import STORE_KINDS, Effects, FakeClock, events_of, flaky, make_store, outputs_of, returns, run, states_of
 from .held_clock import HeldClock
 from .test_calling import place as place
 from .test_resume import Crash, crash_at
@@ -367,3 +367,92 @@ async def test_a_crash_at_any_commit_leaves_skipped_what_was(kind: str, before: 
         if crashes < number - 1:  # this one was beyond the last commit
             break
     assert crashes >= 3
+
+
+# --- what depends on it, by other rules; and items ---
+
+
+async def test_what_depends_on_a_task_that_was_skipped_goes_by_its_rule_and_not_as_if_that_had_failed(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("skips", skipping())
+    flow.add_task_definition("usual", returns(1), dependencies=["skips"])
+    flow.add_task_definition("tolerant", returns(2), dependencies=["usual"], trigger_rule="none_failed")
+    flow.add_task_definition("strict", returns(3), dependencies=["usual"], trigger_rule="one_failed")
+    ended = await run(flow)
+    assert (ended.state, states_of(ended)) == (
+        "success",
+        {"skips": "skipped", "usual": "skipped", "tolerant": "success", "strict": "skipped"},
+    )
+
+
+async def test_a_task_that_was_skipped_counts_as_that_when_the_run_is_continued_by_another(store: Store) -> None:
+    def build() -> AsyncFlow:
+        flow = AsyncFlow("flow", store).add_task_definition("skips", skipping())
+        flow.add_task_definition("beside", waits)
+        flow.add_task_definition("joint", returns(2), dependencies=["skips", "beside"], trigger_rule="none_failed")
+        return flow
+
+    may_go = asyncio.Event()
+
+    async def waits(ctx: Context) -> int:
+        await may_go.wait()
+        return 1
+
+    flow = build()
+    driving = asyncio.create_task(flow.run_until_complete(run_id := flow.init_run()))
+    await until(lambda: store.load(run_id).tasks["skips"].state == "skipped")
+    driving.cancel()
+    await asyncio.wait([driving])
+    may_go.set()
+    ended = await build().run_until_complete(run_id)
+    assert states_of(ended) == {"skips": "skipped", "beside": "success", "joint": "success"}
+
+
+async def test_a_subflow_that_is_tried_again_decides_anew_why_its_tasks_are_skipped(flow: AsyncFlow) -> None:
+    """What was skipped by its own word the first time, and by a failure the second, counts as what it is now."""
+    calls: list[str] = []
+    child = AsyncFlow("child")
+
+    @child.task
+    async def first(ctx: Context) -> None:
+        calls.append("first")
+        raise SkipTask("nothing yet") if len(calls) == 1 else ValueError("broken")
+
+    child.add_task_definition("behind", returns(1), dependencies=["first"])
+    child.add_task_definition("shaky", flaky(1))
+    child.add_task_definition("last", returns(1), dependencies=["behind", "shaky"], trigger_rule="none_failed")
+    flow.add_subflow_definition("sub", child, max_retries=1)
+    inside = (await run(flow)).get_all_tasks_recursive(flow.store)
+    assert {path: task.state.value for path, task in inside.items()} == {
+        "sub": "failed",
+        "sub.first": "failed",
+        "sub.behind": "skipped",
+        "sub.shaky": "success",
+        "sub.last": "skipped",
+    }
+
+
+async def test_items_may_ask_to_be_skipped_and_the_whole_goes_by_them(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("numbers", returns([1, 2, 3]))
+
+    @flow.task(map_over="numbers")
+    async def odd(ctx: Context, number: int) -> int:
+        if number % 2 == 0:
+            raise SkipTask(f"{number} is even")
+        return number
+
+    @flow.task(map_over="numbers")
+    async def none(ctx: Context, number: int) -> int:
+        raise SkipTask("not today")
+
+    ended = await run(flow)
+    assert (ended.state, ended.tasks["odd"].output, ended.tasks["odd[1]"].reason) == ("success", [1, None, 3], "2 is even")
+    assert (ended.tasks["none"].state, ended.tasks["none"].reason) == ("skipped", "all 3 items were skipped")
+    results = {attempt.task_id: attempt.result.value for attempt in store.list_attempts(ended.id)}
+    assert (results["odd[1]"], results["odd"], results["none[0]"], results["none"]) == (
+        "skipped",
+        "success",
+        "skipped",
+        "skipped",
+    )
+    again = await flow.retry(ended.id, "odd[1]")
+    assert (again.tasks["odd"].output, again.tasks["odd[1]"].state) == ([1, None, 3], "skipped")
