@@ -60,16 +60,12 @@ class Scope(Protocol):
         """Whether tasks may call others by other names than their ids, having been included from another flow."""
         ...
 
-    def id_of(self, task_id: str, name: str) -> str:
-        """The id of the task that the task `task_id` means by a name."""
-        ...
-
     def pull(self, task_id: str, wanted: str) -> Any:
         """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
 
-    def id_of_function(self, task_id: str, function: Callable[..., Any]) -> str:
-        """The id of the task that a decorated function stands for, where the task `task_id` names it."""
+    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
+        """The id of the task that the task `task_id` means by a name, or by a decorated function."""
         ...
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
@@ -218,9 +214,9 @@ class Context:
             CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
         scope = self._scope
-        if callable(task_id):
-            return scope.pull(self.task_id, scope.id_of_function(self.task_id, task_id))
-        return scope.pull(self.task_id, scope.id_of(self.task_id, task_id) if scope.has_groups else task_id)
+        if callable(task_id) or scope.has_groups:
+            task_id = scope.id_of(self.task_id, task_id)
+        return scope.pull(self.task_id, task_id)
 
     pull = pull_output
 

@@ -203,23 +203,24 @@ class LiveRun:
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
 
-    def id_of(self, task_id: str, name: str) -> str:
+    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
         """See `Scope.id_of`."""
-        group = self.tasks[task_id].group
-        return name if group is None else group.id_of(name)
+        own = self.tasks[task_id]
+        if not callable(named):
+            return named if own.group is None else own.group.id_of(named)
+        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
+        return self.definition.id_of(
+            task_id,
+            named,
+            own.depends_on.__contains__,
+            *(() if own.group is None else own.group.preferences()),
+            lambda wanted: self.graph.is_upstream(wanted, of=own.task_id),
+        )
 
     def _names(self, task_id: str) -> Iterable[str]:
         """What a task may call others."""
         group = self.tasks[task_id].group
         return self.graph if group is None else (*group.ids, *self.graph)
-
-    def id_of_function(self, task_id: str, function: Callable[..., Any]) -> str:
-        """See `Scope.id_of_function`."""
-        own = self.tasks[task_id]
-        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
-        return self.definition.id_of(
-            task_id, function, own.depends_on.__contains__, lambda wanted: self.graph.is_upstream(wanted, of=own.task_id)
-        )
 
     def _whole_of(self, item_id: object) -> str | None:
         """The mapped task that an item is of; None where it is none."""
@@ -268,7 +269,7 @@ class LiveRun:
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
         functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
-        return Snapshot.of(self.run, self.params, records, self.codec, item, names, functions)
+        return Snapshot.of(self.run, self.params, records, self.codec, item, functions, names)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

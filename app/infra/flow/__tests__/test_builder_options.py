@@ -59,8 +59,9 @@ def test_the_comparison_of_options_sees_names_and_defaults() -> None:
 
 
 def said_of(flow: AsyncFlow) -> Mapping[str, Any]:
-    """All that a flow says of its tasks, but for what is called in a function's place, and what makes a nested flow."""
-    return {task_id: replace(task, called=None, factory=None) for task_id, task in flow.definition.tasks.items()}
+    """All that a flow says of its tasks, but for the objects that are called in their place, and what makes a nested flow."""
+    tasks = flow.definition.tasks
+    return {task_id: (replace(task, called=None, factory=None), type(task.called)) for task_id, task in tasks.items()}
 
 
 def test_what_is_said_arrives_however_it_is_said() -> None:

@@ -249,19 +249,19 @@ def sent(*functions: tuple[Callable[..., Any] | None, str]) -> Snapshot:
 
 def test_what_was_sent_is_found_by_the_name_of_its_function_and_nothing_else_is() -> None:
     snapshot = sent((worker_tasks.one, "a"), (worker_tasks.pid, "b"), (worker_tasks.pid, "c"), (lambda ctx: 1, "d"), (None, "e"))
-    assert snapshot.id_of_function("here", worker_tasks.one) == "a"
+    assert snapshot.id_of("here", worker_tasks.one) == "a"
     with pytest.raises(AmbiguousDependencyError, match=r"\(b, c\)"):
-        snapshot.id_of_function("here", worker_tasks.pid)
+        snapshot.id_of("here", worker_tasks.pid)
 
     def one(ctx: Context) -> int:
         return 1
 
     one.__qualname__ = "one"  # of the same name, in another module
     with pytest.raises(NotSentError) as caught:
-        snapshot.id_of_function("here", one)
+        snapshot.id_of("here", one)
     assert caught.value.wanted == "one"
     one.__module__ = worker_tasks.__name__
-    assert snapshot.id_of_function("here", one) == "a"
+    assert snapshot.id_of("here", one) == "a"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_what_was_sent_is_found_by_the_name_of_its_function_and_nothing_else_is(
 )
 def test_a_function_that_has_no_name_elsewhere_is_never_taken_for_another(function: Callable[..., Any]) -> None:
     with pytest.raises(CannotTravelError) as caught:
-        sent((function, "a")).id_of_function("here", function)
+        sent((function, "a")).id_of("here", function)
     assert caught.value.task_id == "here"
 
 

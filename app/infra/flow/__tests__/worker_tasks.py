@@ -57,7 +57,7 @@ def sees(ctx: Context) -> dict[str, Any]:
     }
 
 
-def pulls_by_id(ctx: Context) -> Any:
+def pulls_one_by_name(ctx: Context) -> Any:
     return ctx.pull("one")
 
 
