@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         RunNotFoundError,
         RunOwnedError,
         RunTimeoutError,
+        SkipTask,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         TaskSucceeded,
     )
     from .flow import AsyncFlow
+    from .including import Included
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -126,6 +128,7 @@ __all__ = [
     "FlowError",
     "GraphChangedError",
     "IllegalTransitionError",
+    "Included",
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
@@ -157,6 +160,7 @@ __all__ = [
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
+    "SkipTask",
     "State",
     "Store",
     "StoreBusyError",
@@ -208,7 +212,7 @@ _ROOMS = {
         "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
         "MapError NestedFlowError NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError "
         "ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
-        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError StoreClosedError "
+        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError SkipTask StoreBusyError StoreClosedError "
         "StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError "
         "StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError UnknownExecutorError "
         "UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"
@@ -219,6 +223,7 @@ _ROOMS = {
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
+    "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",

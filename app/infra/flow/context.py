@@ -55,12 +55,21 @@ class Scope(Protocol):
         """A text of a user's without its secrets, so that it can be kept and shown."""
         ...
 
-    def pull(self, task_id: str, wanted: str) -> Any:
-        """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
+    @property
+    def has_groups(self) -> bool:
+        """Whether tasks may call others by other names than their ids, having been included from another flow."""
         ...
 
-    def id_of(self, task_id: str, function: Callable[..., Any]) -> str:
-        """The id of the task that a decorated function stands for, where the task `task_id` names it."""
+    def id_of(self, task_id: str, name: str) -> str:
+        """The id of the task that the task `task_id` means by a name."""
+        ...
+
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """The id of the task that the task `task_id` means by a decorated function."""
+        ...
+
+    def pull(self, task_id: str, wanted: str) -> Any:
+        """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
@@ -208,7 +217,12 @@ class Context:
             NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency.
             CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
-        return self._scope.pull(self.task_id, self._scope.id_of(self.task_id, task_id) if callable(task_id) else task_id)
+        scope, wanted = self._scope, task_id
+        if callable(wanted):
+            wanted = scope.task_of(self.task_id, wanted)
+        elif scope.has_groups:
+            wanted = scope.id_of(self.task_id, wanted)
+        return scope.pull(self.task_id, wanted)
 
     pull = pull_output
 

@@ -680,6 +680,36 @@ class BranchError(NonRetryableError):
         )
 
 
+class SkipTask(FlowError):  # noqa: N818 - what a task says with it is no error
+    """Raised by a task that has nothing to do: it is skipped, and so is what asks for its success; the run does not fail by that.
+
+    No attempt follows, however many retries are left; a manual retry runs the task again.
+
+        if not new_files:
+            raise SkipTask("no new files")
+
+    Args:
+        reason: why, in one line: `TaskInstance.reason`. Of a longer one, 500 characters are kept.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def _sentence(self) -> str:
+        return f"{self.reason}" if self.reason else "the task had nothing to do"
+
+
+def skip_reason(error: BaseException) -> str | None:
+    """Why a task asks to be skipped, whatever a class derived from SkipTask made of it; None where it raised something else."""
+    if not issubclass(type(error), SkipTask):  # not isinstance, which asks the exception
+        return None
+    try:
+        return str.__str__(str(error))  # the bare text, where a class of its own comes out of its __str__
+    except BaseException as problem:  # a __str__ that raises, with whatever it likes
+        return f"(its reason could not be made: {type(problem).__name__})"
+
+
 # --- stores ----------------------------------------------------------------------------------------------------------
 
 

@@ -193,7 +193,8 @@ class RunMachine:
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
-        chosen = [task_id for task_id in chosen_by(self._records[branch].output) if task_id in self.graph]
+        record = self._records[branch]
+        chosen = [task_id for task_id in chosen_by(record.output, self._rules[record.task_id].group) if task_id in self.graph]
         goes_on = {*chosen, *self.graph.descendants(chosen)}
         return [position for position in self.graph.followers(branch) if self.graph.id_at(position) not in goes_on]
 
@@ -468,6 +469,14 @@ class RunMachine:
                 step.ready.append(record)
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
+        self._ended(step, record, now)
+
+    def skipped(self, step: Step, record: TaskRecord, reason: str, logs: str | None, now: int) -> None:
+        """The running attempt asked to be skipped, or was not made since its condition said no: the task is, for good."""
+        self._end_attempt(step, record, SKIPPED)
+        record.ended, record.reason, record.logs = now, reason, logs
+        self._archive(step, record, AttemptResult.SKIPPED)
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
         self._ended(step, record, now)
 
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:

@@ -36,6 +36,8 @@ class Snapshot:
     codec: ValueCodec
     mapped: tuple[str | None, int] | None = None
     """Of a mapped task: the text of its item, and its place in the list."""
+    names: Mapping[str, str] | None = None
+    """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
     functions: Sequence[tuple[Name, str]] = ()
     """The names of the functions that stand for tasks sent along, with the ids: there the functions are other objects."""
 
@@ -47,6 +49,7 @@ class Snapshot:
         tasks: Sequence[TaskRecord],
         codec: ValueCodec,
         mapped: tuple[str | None, int] | None = None,
+        names: Mapping[str, str] | None = None,
         functions: Iterable[tuple[Callable[..., Any] | None, str]] = (),
     ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on.
@@ -57,7 +60,8 @@ class Snapshot:
             tasks: the task that is sent, then those that it depends on.
             codec: how the run's values are written and read.
             mapped: of a mapped task, the text of its item, and its place in the list.
-            functions: what each of the latter was declared with, and its id.
+            names: what the task calls those tasks, where it was included from another flow.
+            functions: what it may name them by: what each was declared with, and its id.
         """
         sent = RunRecord(
             id=run.id,
@@ -71,9 +75,9 @@ class Snapshot:
             parent_run_id=run.parent_run_id,
             parent_task_id=run.parent_task_id,
         )
-        names = [(name, task_id) for function, task_id in functions if (name := _name_of(function)) is not None]
+        known = [(name, task_id) for function, task_id in functions if (name := _name_of(function)) is not None]
         copies = {task.task_id: copy_of(task) for task in tasks}
-        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, names)
+        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, names, known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -93,6 +97,7 @@ class Snapshot:
             tasks,
             sent,
             self.mapped,
+            self.names,
             self.functions,
         )
 
@@ -116,6 +121,22 @@ class Snapshot:
         """The text as it is: the flow's hooks see it in the run's own process."""
         return text
 
+    @property
+    def has_groups(self) -> bool:
+        """See `Scope.has_groups`."""
+        return self.names is not None
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`.
+
+        Raises:
+            NotSentError: it is none of those that were sent along.
+        """
+        found = name if self.names is None else self.names.get(name)
+        if found is None:
+            raise NotSentError(task_id, name)
+        return found
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`.
 
@@ -131,8 +152,8 @@ class Snapshot:
             return None
         return self.codec.decode(record.output)
 
-    def id_of(self, task_id: str, function: Callable[..., Any]) -> str:
-        """See `Scope.id_of`.
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.task_of`.
 
         Raises:
             NotSentError: the function is none of a task that was sent along.
@@ -188,6 +209,7 @@ def _received(
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
     mapped: tuple[str | None, int] | None,
+    names: Mapping[str, str] | None,
     functions: Sequence[tuple[Name, str]],
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
@@ -201,4 +223,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec, mapped, functions)
+    return Snapshot(run, task_id, params, records, codec, mapped, names, functions)

@@ -16,8 +16,26 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    """agenda errors events graph machine map_items maps models ready records retry_manager steps task_handles task_options
-    task_rules trigger_rules waiting""".split()
+    {
+        "agenda",
+        "errors",
+        "events",
+        "graph",
+        "groups",
+        "machine",
+        "map_items",
+        "maps",
+        "models",
+        "ready",
+        "records",
+        "retry_manager",
+        "steps",
+        "task_handles",
+        "task_options",
+        "task_rules",
+        "trigger_rules",
+        "waiting",
+    }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})

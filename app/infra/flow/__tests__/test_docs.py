@@ -46,6 +46,7 @@ PRINTS = [
     "7",
     "3",
     "7",
+    "12",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
     "332833500",
     "49",

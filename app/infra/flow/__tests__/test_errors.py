@@ -42,6 +42,7 @@ from ..errors import (
     RunNotFoundError,
     RunOwnedError,
     RunTimeoutError,
+    SkipTask,
     StoreBusyError,
     StoreClosedError,
     StoreDamagedError,
@@ -179,6 +180,8 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
     (RetryAfter(2.5), {"message": ""}, "to be tried again after 2.5 s"),
     (NonRetryableError("no such account"), {"message": "no such account"}, "no such account"),
     (NonRetryableError(), {"message": ""}, "another attempt cannot help"),
+    (SkipTask("no new files"), {"reason": "no new files"}, "no new files"),
+    (SkipTask(), {"reason": ""}, "the task had nothing to do"),
     (
         MapError("parse", "files", "the output of task 'files' is None, and no list", "Have 'files' return a list or a tuple"),
         {"task_id": "parse", "map_over": "files", "advice": "Have 'files' return a list or a tuple"},

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import AsyncFlow, Context, current_context
+from .. import AsyncFlow, Context, SkipTask, current_context
 
 
 @dataclass
@@ -57,12 +57,24 @@ def sees(ctx: Context) -> dict[str, Any]:
     }
 
 
+def pulls_one(ctx: Context) -> Any:
+    return ctx.pull("one")
+
+
 def pulls_far(ctx: Context) -> Any:
     return ctx.pull("far")
 
 
-def pulls_one(ctx: Context) -> int:
+def pulls_function(ctx: Context) -> int:
     return ctx.pull(one)
+
+
+def own_id(ctx: Context) -> str:
+    return ctx.task_id
+
+
+def pulls_own_id(ctx: Context) -> str:
+    return ctx.pull(own_id)
 
 
 def pulls_pid(ctx: Context) -> int:
@@ -232,3 +244,47 @@ def uses_processes_itself(ctx: Context) -> list[int]:
 def sleeps_a_little(ctx: Context) -> str:
     time.sleep(0.3)
     return "slept"
+
+
+def left(ctx: Context) -> int:
+    return 2
+
+
+def right(ctx: Context) -> int:
+    return 3
+
+
+def adds(ctx: Context, left: int, *, right: int = 0) -> int:
+    """Takes what it depends on by its parameters."""
+    return left + right
+
+
+async def adds_later(ctx: Context, left: int, *, right: int = 0) -> int:
+    await asyncio.sleep(0)
+    return left + right
+
+
+class NothingToDo(SkipTask):
+    """A class of the user's own."""
+
+
+def skips(ctx: Context) -> None:
+    ctx.params["seen"] = True
+    ctx.log("looked")
+    try:
+        raise FileNotFoundError("hunter2")
+    except FileNotFoundError as error:
+        raise NothingToDo("no new files for hunter2") from error
+
+
+async def skips_later(ctx: Context) -> None:
+    skips(ctx)
+
+
+def is_large(ctx: Context, left: int) -> bool:
+    return bool(left > ctx.params["limit"])
+
+
+async def is_large_later(ctx: Context, left: int) -> bool:
+    await asyncio.sleep(0)
+    return bool(left > ctx.params["limit"])
