@@ -59,7 +59,7 @@ def test_the_comparison_of_options_sees_names_and_defaults() -> None:
 
 
 def said_of(flow: AsyncFlow) -> Mapping[str, Any]:
-    """All that a flow says of its tasks, but for the objects that are called in their place, and what makes a nested flow."""
+    """All that a flow says of its tasks, but for what it makes of that, and the factories of decorated subflows."""
     tasks = flow.definition.tasks
     return {task_id: (replace(task, called=None, factory=None), type(task.called)) for task_id, task in tasks.items()}
 
