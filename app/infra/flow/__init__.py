@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         NestedFlowError,
         NoCurrentTaskError,
         NonRetryableError,
+        NoRunningLoopError,
         NotSentError,
         NotUpstreamError,
         OwnershipLostError,
@@ -43,7 +44,9 @@ if TYPE_CHECKING:
         RunningLoopError,
         RunNotFoundError,
         RunOwnedError,
+        RunStoppedError,
         RunTimeoutError,
+        SkipTask,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -82,6 +85,8 @@ if TYPE_CHECKING:
     )
     from .explaining import Explanation
     from .flow import AsyncFlow
+    from .handles import RunHandle
+    from .including import Included
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -96,9 +101,11 @@ if TYPE_CHECKING:
     )
     from .planning import Plan
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
+    from .task_handles import MappedTask
     from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
@@ -128,21 +135,25 @@ __all__ = [
     "FlowError",
     "GraphChangedError",
     "IllegalTransitionError",
+    "Included",
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
     "Lease",
     "LogEntry",
     "MapError",
+    "MappedTask",
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
+    "NoRunningLoopError",
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
     "Plan",
+    "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
@@ -150,15 +161,18 @@ __all__ = [
     "RunExistsError",
     "RunFailedError",
     "RunFinished",
+    "RunHandle",
     "RunInterrupted",
     "RunMismatchError",
     "RunNotFoundError",
     "RunOwnedError",
     "RunRecord",
     "RunStarted",
+    "RunStoppedError",
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
+    "SkipTask",
     "State",
     "Store",
     "StoreBusyError",
@@ -208,12 +222,13 @@ _ROOMS = {
     "errors": (
         "AmbiguousDependencyError AttemptWithdrawnError BranchError CannotTravelError CycleError DefinitionError "
         "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
-        "MapError NestedFlowError NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError "
-        "ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError RunMismatchError "
-        "RunNotFoundError RunOwnedError RunTimeoutError RunningLoopError StoreBusyError StoreClosedError "
-        "StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError StoreVersionError "
-        "StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError UnknownExecutorError "
-        "UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError ValueTooLargeError WorkerDiedError"
+        "MapError NestedFlowError NoCurrentTaskError NoRunningLoopError NonRetryableError NotSentError NotUpstreamError "
+        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError "
+        "RunMismatchError RunNotFoundError RunOwnedError RunStoppedError RunTimeoutError RunningLoopError SkipTask "
+        "StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError "
+        "StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
+        "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
+        "ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (
@@ -222,14 +237,18 @@ _ROOMS = {
     ),
     "explaining": "Explanation",
     "flow": "AsyncFlow",
+    "handles": "RunHandle",
+    "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
     "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
+    "task_handles": "MappedTask",
     "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",

@@ -96,7 +96,7 @@ class Admission:
         task = self._definition(record)
         if task.rules is not PLAIN and task.rules.map_over is not None and record.task_id == task.task_id:
             self._slotless.append(record)  # the whole: each of its items will need one
-        elif record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
+        elif record.type is TaskType.TASK or (record.child_run_id is None and task.called is not None):
             priority = task.options.priority
             if priority:
                 self._ready.put(record, priority)

@@ -54,18 +54,24 @@ class Listing:
             place = f"an item of {self._rules.map_over!r}"
             self.texts = [self._codec.encode(item, place, ctx.task_id) for item in items]
             self.keys = len(items) if self._rules.map_key is None else self._keys(ctx.task_id, self._rules.map_key, items)
+        else:
+            self._check_size(ctx.task_id, self.keys if isinstance(self.keys, int) else len(self.keys))
         self.made = new_items(self._run_id, ids_of(ctx.task_id, self.keys), self._kind)
 
     def _items(self, ctx: Context) -> list[Any] | tuple[Any, ...]:
-        source, most = self._rules.map_over or "", self._rules.max_map_size
-        found = ctx.pull_output(source)
+        source = self._rules.map_over or ""
+        found = ctx._scope.pull(ctx.task_id, source)  # by its id, whatever the task's own code calls it
         if not isinstance(found, (list, tuple)):
             problem = f"the output of task {source!r} is {_kind_of(found)}, and no list"
             raise MapError(ctx.task_id, source, problem, f"Have {source!r} return a list or a tuple")
-        if len(found) > most:
-            problem = f"it has {len(found):,} items, more than max_map_size={most:,}"
-            raise MapError(ctx.task_id, source, problem, "Raise max_map_size, or map over fewer, larger items")
+        self._check_size(ctx.task_id, len(found))
         return found
+
+    def _check_size(self, task_id: str, number: int) -> None:
+        most = self._rules.max_map_size
+        if number > most:
+            problem = f"it has {number:,} items, more than max_map_size={most:,}"
+            raise MapError(task_id, self._rules.map_over or "", problem, "Raise max_map_size, or map over fewer, larger items")
 
     def _keys(self, task_id: str, map_key: MapKey, items: list[Any] | tuple[Any, ...]) -> list[str]:
         seen: dict[str, int] = {}

@@ -9,13 +9,12 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .calling import named_params, takes
 from .clock import Clock
 from .codec import ValueCodec, join, split
-from .context import Context
 from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
 from .errors import (
     BranchError,
-    InvalidOptionError,
     NotUpstreamError,
     RunMismatchError,
     UnknownExecutorError,
@@ -28,7 +27,7 @@ from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
-from .redaction import Redact, kept_failure, redacted
+from .redaction import Redact, kept_failure, kept_reason, redacted
 from .retry_manager import RetryPolicy
 from .steps import Step
 from .task_options import OWN, SubmitsWork
@@ -50,13 +49,7 @@ def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: 
     """
     if params is None:
         return {}
-    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in _named(params, task_id).items()}
-
-
-def _named(params: Any, task_id: str | None) -> Mapping[str, Any]:
-    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
-        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return params
+    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in named_params(params, task_id).items()}
 
 
 def new_run(
@@ -101,15 +94,6 @@ class _Policies(Mapping[str, RetryPolicy]):
         return len(self._live.tasks)
 
 
-def subflow_params_function(params: Callable[[Context], Any], task_id: str) -> Callable[[Context], Any]:
-    """A user's function that makes a subflow's own params, as one that an executor can call."""
-
-    def own_params(ctx: Context) -> dict[str, Any]:
-        return dict(_named(params(ctx), task_id))
-
-    return own_params
-
-
 class LiveRun:
     """One run of a tree while it is being driven, or made ready for it.
 
@@ -146,6 +130,8 @@ class LiveRun:
             task = self.tasks.get(record.task_id)
             if task is not None:
                 record.task_id = task.task_id  # the same string: those of a million tasks that were read take 56 MB
+        self.has_groups = definition.has_groups
+        """Whether tasks of it were included from other flows, and may call others by other names than their ids."""
         self.rules = dict(definition.rules)
         """Of those tasks that say whether they run, or for which items."""
         self._items: dict[str, list[str] | None] = {}
@@ -200,11 +186,15 @@ class LiveRun:
     def _kept(self, failure: Failure) -> Failure:
         return kept_failure(failure, self._hooks())
 
+    def kept_reason(self, text: str) -> str:
+        """What is stored and told of why a task was skipped, given what it said."""
+        return kept_reason(text, self._hooks())
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`."""
         whole = wanted if wanted in self.graph else self._whole_of(wanted)
         if whole is None:
-            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
+            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self._names(task_id)))
         own = self.tasks[task_id].task_id
         if not self.graph.is_upstream(whole, of=own):
             raise NotUpstreamError(task_id, wanted)
@@ -212,6 +202,24 @@ class LiveRun:
             return None
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`."""
+        group = self.tasks[task_id].group
+        return name if group is None else group.id_of(name)
+
+    def _names(self, task_id: str) -> Iterable[str]:
+        """What a task may call others."""
+        group = self.tasks[task_id].group
+        return self.graph if group is None else (*group.ids, *self.graph)
+
+    def id_of_function(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.id_of_function`."""
+        own = self.tasks[task_id]
+        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
+        return self.definition.id_of(
+            task_id, function, own.depends_on.__contains__, lambda wanted: self.graph.is_upstream(wanted, of=own.task_id)
+        )
 
     def _whole_of(self, item_id: object) -> str | None:
         """The mapped task that an item is of; None where it is none."""
@@ -252,10 +260,13 @@ class LiveRun:
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
         task, item = self.tasks[task_id], self.item(task_id)
-        # Not with each item the list that it is from.
-        sent = (task_id, *(other for other in task.depends_on if item is None or other != task.rules.map_over))
+        # Not with each item the list that it is from, unless a parameter asks for that.
+        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
-        return Snapshot.of(self.run, self.params, records, self.codec, item)
+        names = None if task.group is None else task.group.names_for(sent)
+        functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names, functions)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
@@ -301,8 +312,9 @@ class LiveRun:
     def subflow_params(self, record: TaskRecord, own: Mapping[str, str]) -> dict[str, str]:
         """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own."""
         task, item = self.tasks[record.task_id], self.item(record.task_id)
+        name_of = str if task.group is None else task.group.name_of
         outputs = {
-            task_id: self.output_text(task_id) or "null"
+            name_of(task_id): self.output_text(task_id) or "null"
             for task_id in task.depends_on
             if item is None or task_id != task.rules.map_over
         }
@@ -336,7 +348,7 @@ class LiveRun:
             return None
         downstream = self.graph.downstream(record.task_id)
         try:
-            if set(chosen_by(output)) <= set(downstream):
+            if set(chosen_by(output, self.rules[record.task_id].group)) <= set(downstream):
                 return None
         except ValueError:
             pass

@@ -127,6 +127,7 @@ class RunMachine:
         self._open = ended.count(False)
         self._pending = pending = self._count(ended)
         blocked = any(record.state in TERMINAL_STATES and record.state is not SUCCESS for record in records)
+        self._soft.clear()  # of a subflow that goes on: what was set back may be skipped for another reason now
         if blocked:
             self._classify()
         for position in self._by_rules():
@@ -193,7 +194,8 @@ class RunMachine:
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
-        chosen = [task_id for task_id in chosen_by(self._records[branch].output) if task_id in self.graph]
+        record = self._records[branch]
+        chosen = [task_id for task_id in chosen_by(record.output, self._rules[record.task_id].group) if task_id in self.graph]
         goes_on = {*chosen, *self.graph.descendants(chosen)}
         return [position for position in self.graph.followers(branch) if self.graph.id_at(position) not in goes_on]
 
@@ -387,6 +389,7 @@ class RunMachine:
             step.events.append(told.TaskFailed(*where, failure.message))
         else:
             record.reason = text
+            self._archive(step, record, AttemptResult.SKIPPED)
             self._soft.add(self.graph.position(record.task_id))
             step.events.append(told.TaskSkipped(*where, text))
         self._ended(step, record, now)
@@ -468,6 +471,16 @@ class RunMachine:
                 step.ready.append(record)
             return
         step.events.append(told.TaskFailed(*where, failure.summary))
+        self._ended(step, record, now)
+
+    def skipped(self, step: Step, record: TaskRecord, reason: str, logs: str | None, now: int) -> None:
+        """The running attempt asked to be skipped, or was not made since its condition said no: the task is, for good."""
+        self._end_attempt(step, record, SKIPPED)
+        record.ended, record.reason, record.logs = now, reason, logs
+        self._archive(step, record, AttemptResult.SKIPPED)
+        if self._mapped_of(record) is None:
+            self._soft.add(self.graph.position(record.task_id))
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
         self._ended(step, record, now)
 
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:

@@ -19,11 +19,11 @@ from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .errors import FlowError, RunFailedError, shortened
-from .event_manager import EventManager
+from .event_manager import Audience
 from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
-from .live_run import LiveRun, encode_params, new_run, subflow_params_function
+from .live_run import LiveRun, encode_params, new_run
 from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
 from .records import Ask, Lease, RunRecord, TaskRecord
@@ -54,7 +54,7 @@ class Runner:
         store: Store,
         lease: Lease,
         worker: Worker,
-        events: EventManager,
+        events: Audience,
         clock: Clock,
         make_id: Callable[[], str],
         capacities: Capacities,
@@ -248,7 +248,7 @@ class Runner:
                 live.machine.interrupted(step, record, ended, outcome.logs)
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
                     step.ready.append(record)
-            elif outcome.failure is None:
+            elif outcome.output is not None:
                 if outcome.params is not None and outcome.params:
                     live.apply_params(step, outcome.params)
                 if live.rules:  # as few flows have
@@ -259,14 +259,16 @@ class Runner:
                         live.machine.failed(step, record, failure_of(wrong), outcome.logs, ended)
                         continue
                 if record.type is TaskType.FLOW:  # what it made are the params of its child run
-                    assert outcome.output is not None
                     self._make_subflow(step, live, record, split(outcome.output), ended)
                 else:
                     live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
                     if live.outputs.add(record):
                         self._too_full.add(live)
-            else:
+            elif outcome.failure is not None:
                 live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
+            else:
+                assert outcome.skipped is not None
+                live.machine.skipped(step, record, live.kept_reason(outcome.skipped), outcome.logs, ended)
 
     def _taken_apart(self, step: Step, outcome: Outcome, ended: int) -> bool:
         """Whether the attempt took apart the list that its task is mapped over; then its items are there now."""
@@ -293,11 +295,9 @@ class Runner:
             live = self._runs[record.run_id]
             live.machine.start(step, record, now)
             if lane is not None:
-                function = task.function
-                if function is None:  # what makes a subflow's params: the user's code, so it runs where a task's would
-                    assert callable(task.params)
-                    function = subflow_params_function(task.params, record.task_id)
-                call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+                called = task.called
+                assert called is not None
+                call = Call((live, record), called, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
                 pool = None if task.options.pool is None else self._admission.pool(task.options.pool)
                 self._attempts.add(call, lane, monotonic, task.options, pool)
                 calls.append(call)
@@ -324,16 +324,16 @@ class Runner:
                     self._settle(step, (outcome,))
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
-        while step.joined:
-            record = step.joined.pop()
-            if (live := self._runs[record.run_id]).outputs.add(record):
-                self._too_full.add(live)
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
+        while step.joined:
+            record = step.joined.pop()
+            if (live := self._runs[record.run_id]).outputs.add(record):
+                self._too_full.add(live)
 
     # --- subflows ---
 

@@ -34,7 +34,7 @@ TASK_EDGES: tuple[Edge, ...] = (
     Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
     Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
     Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
-    Edge(RUNNING, SKIPPED, "it said itself that it need not run, or its run_if did; of a mapped task, all items did"),
+    Edge(RUNNING, SKIPPED, "it asked to be skipped, or its condition said no; of a mapped task, all items did"),
     Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
     Edge(FAILED, SCHEDULED, "manual retry"),
     Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),

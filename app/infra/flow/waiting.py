@@ -6,9 +6,12 @@ Pure: told of ends, asked for verdicts. Must not know records, runs or who is to
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .trigger_rules import RUN, SKIP, SKIP_FAILED, WAIT, TriggerRule, Verdict, decide
+
+if TYPE_CHECKING:
+    from .groups import Group
 
 _GATES = (RUN, SKIP_FAILED, SKIP)
 """What the end of the task that is mapped over says, by what it counts as."""
@@ -63,17 +66,21 @@ class Waiting:
         return WAIT if WAIT in (said, self.gate) else SKIP
 
 
-def chosen_by(output: str | None) -> list[str]:
+def chosen_by(output: str | None, group: Group | None = None) -> list[str]:
     """The ids that a branch chose, by its stored output.
 
+    Args:
+        output: an id, a list of ids or nothing.
+        group: by whose names it says so, if it was included from another flow.
+
     Raises:
-        ValueError: it is neither an id, nor a list of ids, nor nothing.
+        ValueError: it is neither of these.
     """
     chosen: Any = None if output is None else json.loads(output)
     if chosen is None:
         return []
     if isinstance(chosen, str):
-        return [chosen]
+        chosen = [chosen]
     if isinstance(chosen, list) and all(isinstance(task_id, str) for task_id in chosen):
-        return chosen
+        return chosen if group is None else [group.id_of(name) for name in chosen]
     raise ValueError("no ids")

@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import Context, current_context
+from .. import AsyncFlow, Context, SkipTask, current_context
 
 
 @dataclass
@@ -56,8 +57,35 @@ def sees(ctx: Context) -> dict[str, Any]:
     }
 
 
+def pulls_by_id(ctx: Context) -> Any:
+    return ctx.pull("one")
+
+
 def pulls_far(ctx: Context) -> Any:
     return ctx.pull("far")
+
+
+def pulls_one(ctx: Context) -> int:
+    return ctx.pull(one)
+
+
+def pulls_pid(ctx: Context) -> int:
+    return ctx.pull(pid)
+
+
+def pulls_nested(ctx: Context) -> Any:
+    return ctx.pull(nested)
+
+
+def pulls_what_has_no_name(ctx: Context) -> Any:
+    return ctx.pull(nameless)
+
+
+def nested(_: None) -> AsyncFlow:
+    return AsyncFlow("nested").add_task_definition("leaf", one)
+
+
+nameless = partial(one)
 
 
 def pulls_itself(ctx: Context) -> Any:
@@ -208,3 +236,47 @@ def uses_processes_itself(ctx: Context) -> list[int]:
 def sleeps_a_little(ctx: Context) -> str:
     time.sleep(0.3)
     return "slept"
+
+
+def left(ctx: Context) -> int:
+    return 2
+
+
+def right(ctx: Context) -> int:
+    return 3
+
+
+def adds(ctx: Context, left: int, *, right: int = 0) -> int:
+    """Takes what it depends on by its parameters."""
+    return left + right
+
+
+async def adds_later(ctx: Context, left: int, *, right: int = 0) -> int:
+    await asyncio.sleep(0)
+    return left + right
+
+
+class NothingToDo(SkipTask):
+    """A class of the user's own."""
+
+
+def skips(ctx: Context) -> None:
+    ctx.params["seen"] = True
+    ctx.log("looked")
+    try:
+        raise FileNotFoundError("hunter2")
+    except FileNotFoundError as error:
+        raise NothingToDo("no new files for hunter2") from error
+
+
+async def skips_later(ctx: Context) -> None:
+    skips(ctx)
+
+
+def is_large(ctx: Context, left: int) -> bool:
+    return bool(left > ctx.params["limit"])
+
+
+async def is_large_later(ctx: Context, left: int) -> bool:
+    await asyncio.sleep(0)
+    return bool(left > ctx.params["limit"])
