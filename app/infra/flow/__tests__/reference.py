@@ -288,9 +288,8 @@ def mapped_over_list(task: Sketched, sketch: Sketch, items: Any, handed: Handed)
         return no_list
     if task.max_map_size is not None and len(items) > task.max_map_size:
         return no_list
-    if items and task.keys not in ("index", "good"):
-        if not (task.keys == "same" and len(items) == 1):
-            return no_list
+    if items and task.keys not in ("index", "good") and not (task.keys == "same" and len(items) == 1):
+        return no_list
     ends = {
         key_of(task, item, index): attempt(task, sketch, Handed(handed.params, handed.pulled, item, index))
         for index, item in enumerate(items)

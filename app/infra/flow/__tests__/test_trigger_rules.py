@@ -1,4 +1,4 @@
-"""The trigger rules: each one's truth table, spelled out; verdicts that do not depend on who was first, and are never taken back."""
+"""The trigger rules: each one's truth table, spelled out; and that no verdict depends on who was first, or is taken back."""
 
 from __future__ import annotations
 
