@@ -1,4 +1,4 @@
-"""An approval that goes one of three ways: a branch decides which, the tasks on the others are skipped, and two ways meet again."""
+"""An approval that goes one of three ways: a branch decides which, the others are skipped, and two of them meet again."""
 
 from app.infra.flow import AsyncFlow, Context, SQLiteStore, TriggerRule
 

@@ -99,8 +99,8 @@ class End:
     inside: Ended | None = None
     """Of a subflow that began: what its run came to."""
     why: str = ""
-    """Of a skipped task: "branch", "rule", "run_if", "said" (it raised SkipTask) or "items". Of a failed one: "attempts", "items",
-    "inside" or "list"."""
+    """Of a skipped task: "branch", "rule", "run_if", "said" (it raised SkipTask) or "items"; of a failed one: "attempts",
+    "items", "inside" or "list"."""
 
 
 @dataclass(frozen=True)
