@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from app.infra.flow.machine import RUN_EDGES, TASK_EDGES, Edge
+from app.infra.flow.steps import RUN_EDGES, TASK_EDGES, Edge
 
 PAGE = Path(__file__).with_name("architecture.md")
 

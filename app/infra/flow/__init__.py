@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         AmbiguousDependencyError,
         AttemptWithdrawnError,
+        BranchError,
         CannotTravelError,
         CycleError,
         DefinitionError,
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
         IllegalTransitionError,
         InvalidNameError,
         InvalidOptionError,
+        MapError,
         NestedFlowError,
         NoCurrentTaskError,
         NonRetryableError,
+        NoRunningLoopError,
         NotSentError,
         NotUpstreamError,
         OwnershipLostError,
@@ -41,7 +44,9 @@ if TYPE_CHECKING:
         RunningLoopError,
         RunNotFoundError,
         RunOwnedError,
+        RunStoppedError,
         RunTimeoutError,
+        SkipTask,
         StoreBusyError,
         StoreClosedError,
         StoreDamagedError,
@@ -79,6 +84,8 @@ if TYPE_CHECKING:
         TaskSucceeded,
     )
     from .flow import AsyncFlow
+    from .handles import RunHandle
+    from .including import Included
     from .json_store import JsonStore
     from .memory_store import MemoryStore
     from .models import (
@@ -92,6 +99,7 @@ if TYPE_CHECKING:
         WorkflowRun,
     )
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
@@ -108,6 +116,7 @@ __all__ = [
     "AttemptResult",
     "AttemptWithdrawnError",
     "BaseStore",
+    "BranchError",
     "CannotTravelError",
     "Changes",
     "Clock",
@@ -122,19 +131,23 @@ __all__ = [
     "FlowError",
     "GraphChangedError",
     "IllegalTransitionError",
+    "Included",
     "InvalidNameError",
     "InvalidOptionError",
     "JsonStore",
     "Lease",
     "LogEntry",
+    "MapError",
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
+    "NoRunningLoopError",
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
     "RunActiveError",
@@ -142,15 +155,18 @@ __all__ = [
     "RunExistsError",
     "RunFailedError",
     "RunFinished",
+    "RunHandle",
     "RunInterrupted",
     "RunMismatchError",
     "RunNotFoundError",
     "RunOwnedError",
     "RunRecord",
     "RunStarted",
+    "RunStoppedError",
     "RunTimeoutError",
     "RunningLoopError",
     "SQLiteStore",
+    "SkipTask",
     "State",
     "Store",
     "StoreBusyError",
@@ -198,14 +214,15 @@ _ROOMS = {
     "codec": "UnregisteredValue ValueCodec",
     "context": "Context current_context",
     "errors": (
-        "AmbiguousDependencyError AttemptWithdrawnError CannotTravelError CycleError DefinitionError DuplicateTaskError "
-        "FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError NestedFlowError "
-        "NoCurrentTaskError NonRetryableError NotSentError NotUpstreamError OwnershipLostError ParallelError RetryAfter "
-        "RunActiveError RunError RunExistsError RunFailedError RunMismatchError RunNotFoundError RunOwnedError "
-        "RunTimeoutError RunningLoopError StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError "
-        "StoreFormatError StoreFullError StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError "
-        "UnknownDependencyError UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError "
-        "UnstorableValueError ValueTooLargeError WorkerDiedError"
+        "AmbiguousDependencyError AttemptWithdrawnError BranchError CannotTravelError CycleError DefinitionError "
+        "DuplicateTaskError FlowError GraphChangedError IllegalTransitionError InvalidNameError InvalidOptionError "
+        "MapError NestedFlowError NoCurrentTaskError NoRunningLoopError NonRetryableError NotSentError NotUpstreamError "
+        "OwnershipLostError ParallelError RetryAfter RunActiveError RunError RunExistsError RunFailedError "
+        "RunMismatchError RunNotFoundError RunOwnedError RunStoppedError RunTimeoutError RunningLoopError SkipTask "
+        "StoreBusyError StoreClosedError StoreDamagedError StoreError StoreForkedError StoreFormatError StoreFullError "
+        "StoreVersionError StoredValueError TaskFunctionError TaskTimeoutError UnknownDependencyError "
+        "UnknownExecutorError UnknownPoolError UnknownTaskError UnregisteredTypeError UnstorableValueError "
+        "ValueTooLargeError WorkerDiedError"
     ),
     "event_manager": "EventManager",
     "events": (
@@ -213,10 +230,13 @@ _ROOMS = {
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
     "flow": "AsyncFlow",
+    "handles": "RunHandle",
+    "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",

@@ -16,11 +16,12 @@ from .models import ExecutionState, TaskType
 from .pools import Pool, find
 from .ready import Ready
 from .records import TaskRecord
+from .task_rules import PLAIN
 
 _SCHEDULED = ExecutionState.SCHEDULED
 
 Admitted = tuple[TaskRecord, TaskDefinition, "Lane | None"]
-"""A task that may start, its definition, and where it runs: None for a subflow, which needs no slot."""
+"""A task that may start, its definition, and where it runs: None for a subflow or a mapped task, which need no slot."""
 
 
 class Gate(Protocol):
@@ -82,7 +83,7 @@ class Admission:
         self._wake = wake
         # A record says which run it belongs to: no more than that is kept of a task that waits, for there may be a million.
         self._ready: Ready[TaskRecord] = Ready()
-        self._subflows: deque[TaskRecord] = deque()
+        self._slotless: deque[TaskRecord] = deque()
         self._pools: dict[str, PoolGate] = {}
         self._crowded: list[Gate] = []
         """The gates before which somebody waits."""
@@ -93,25 +94,27 @@ class Admission:
     def put(self, record: TaskRecord) -> None:
         """Take in a task that may start."""
         task = self._definition(record)
-        if record.type is TaskType.TASK or (record.child_run_id is None and callable(task.params)):
+        if task.rules is not PLAIN and task.rules.map_over is not None and record.task_id == task.task_id:
+            self._slotless.append(record)  # the whole: each of its items will need one
+        elif record.type is TaskType.TASK or (record.child_run_id is None and task.called is not None):
             priority = task.options.priority
             if priority:
                 self._ready.put(record, priority)
             else:
                 self._ready.usual.append(record)
         else:  # it needs no slot
-            self._subflows.append(record)
+            self._slotless.append(record)
 
     def next(self, slots: bool) -> Admitted | None:
         """The next task to start, and from now on no more in here: it has its slots of a pool.
 
-        Subflows come first, then the others by priority, then in the order of becoming ready.
+        Subflows and mapped tasks come first, then the others by priority, then in the order of becoming ready.
 
         Args:
-            slots: whether there are slots for others than subflows.
+            slots: whether there are slots for others than these.
         """
-        while self._subflows:
-            record = self._subflows.popleft()
+        while self._slotless:
+            record = self._slotless.popleft()
             if record.state is _SCHEDULED:  # else it was cancelled while it waited
                 return record, self._definition(record), None
         while slots:

@@ -101,11 +101,15 @@ class Attempts:
             self._agenda.strike(held.entry)
         if held.pool is not None:
             held.pool.give(held.options.pool_weight)
-        succeeded = outcome.failure is None and not outcome.interrupted and held.failure is None
+        succeeded = outcome.output is not None and not outcome.interrupted and held.failure is None
         if held.cancelled is not None and not succeeded:
             return outcome, started, held.cancelled
         if held.failure is not None:
-            return replace(outcome, failure=held.failure, interrupted=False, cancelled=False), started, None
+            return (
+                replace(outcome, output=None, failure=held.failure, skipped=None, interrupted=False, cancelled=False),
+                started,
+                None,
+            )
         return outcome, started, None
 
     def time_is_over(self, call: Call, now: float) -> Outcome | None:

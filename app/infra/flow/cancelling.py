@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from .clock import Clock
 from .errors import InvalidNameError, RunMismatchError, RunNotFoundError, RunOwnedError, UnknownTaskError, closest
 from .events import Event
-from .machine import Step, cancel_run, cancel_task
+from .map_items import by_whole, keys_of, split_path
 from .models import TERMINAL_STATES, ExecutionState, TaskType
 from .records import Ask, Lease, RunRecord, TaskRecord
+from .steps import Step, cancel_run, cancel_task
 from .store import Store, outermost
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def meant_by(ask: Ask, runs: Mapping[str, LiveRun]) -> tuple[LiveRun, TaskRecord
         return None
     if ask.task_id is None:
         return live.parent or (live, None)
-    *names, task_id = ask.task_id.split(".")
+    *names, task_id = split_path(ask.task_id)
     for name in names:
         outer = live.machine.tasks.get(name)
         live = None if outer is None or outer.child_run_id is None else runs.get(outer.child_run_id)
@@ -164,7 +165,7 @@ class _Records:
             return self._task(run.parent_run_id or "", run.parent_task_id or "")
         if not isinstance(ask.task_id, str):
             raise InvalidNameError("task id", ask.task_id, f"it must be a string, not {type(ask.task_id).__name__}")
-        *names, task_id = ask.task_id.split(".")
+        *names, task_id = split_path(ask.task_id)
         for name in names:
             record = self._task(run_id, name)
             if record.type is not TaskType.FLOW or record.child_run_id is None:
@@ -195,10 +196,18 @@ class _Records:
         if target is None:
             self._cancel_run(step, self._root, now)
         else:
-            if target.child_run_id is not None:
-                self._cancel_run(step, target.child_run_id, now)
-            cancel_task(step, self.run(target.run_id), target, now)
+            for record in (*self._open_items(target), target):
+                if record.child_run_id is not None:
+                    self._cancel_run(step, record.child_run_id, now)
+                cancel_task(step, self.run(record.run_id), record, now)
         return True
+
+    def _open_items(self, whole: TaskRecord) -> list[TaskRecord]:
+        """The items of a mapped task that have not ended."""
+        if keys_of(whole.input) is None:
+            return []
+        items = by_whole(self.tasks(whole.run_id), [whole.task_id])[whole.task_id]
+        return [item for item in items.values() if item.state not in TERMINAL_STATES]
 
     def _cancel_run(self, step: Step, run_id: str, now: int) -> None:
         waiting = [run_id]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from enum import Enum
 from functools import cache
@@ -289,6 +289,11 @@ def join(texts: Mapping[str, str]) -> str:
         pairs = ",".join(f"[{_to_ascii(_in_pieces(key))},{text}]" for key, text in texts.items())
         return f'{{"$":"dict","v":[{pairs}]}}'
     return "{" + ",".join(f"{_to_ascii(key)}:{text}" for key, text in texts.items()) + "}"
+
+
+def join_list(texts: Iterable[str]) -> str:
+    """The text of the list whose items' texts are given, without reading any of them."""
+    return f"[{','.join(texts)}]"
 
 
 def split(text: str) -> dict[str, str]:

@@ -52,12 +52,25 @@ class Scope(Protocol):
         """A text of a user's without its secrets, so that it can be kept and shown."""
         ...
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether tasks may call others by other names than their ids, having been included from another flow."""
+        ...
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """The id of the task that the task `task_id` means by a name."""
+        ...
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """The run as it stands."""
+        ...
+
+    def item(self, task_id: str) -> tuple[str | None, int] | None:
+        """The stored text of a mapped task's item, and its place in the list; None for a task that is not mapped."""
         ...
 
     def beat(self) -> float:
@@ -165,9 +178,25 @@ class Context:
             UnknownTaskError: the flow has no such task.
             NotUpstreamError: the task is not upstream of this one, so it may not have run.
         """
-        return self._scope.pull(self.task_id, task_id)
+        scope = self._scope
+        return scope.pull(self.task_id, scope.id_of(self.task_id, task_id) if scope.has_groups else task_id)
 
     pull = pull_output
+
+    @property
+    def item(self) -> Any:
+        """In a mapped task, the item that this instance is for: a copy of its own each time. None in any other task.
+
+        Of a task that maps over a mapped one, it is the output of that item's instance; None if that did not succeed.
+        """
+        found = self._scope.item(self.task_id)
+        return None if found is None or found[0] is None else self._scope.codec.decode(found[0])
+
+    @property
+    def map_index(self) -> int | None:
+        """In a mapped task, the place of its item in the list, from 0 on. None in any other task."""
+        found = self._scope.item(self.task_id)
+        return None if found is None else found[1]
 
     def push_output(self, value: Any) -> None:
         """Set this task's output, as it is now; wins over what the function returns, and the last call wins.

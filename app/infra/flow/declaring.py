@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction, function_name
+from .calling import function_name
+from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction
 from .errors import InvalidOptionError, TaskFunctionError
 from .models import TaskType
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries
 from .task_options import ExecutorChoice, task_options
 from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
 from .trigger_rules import TriggerRule
+
+if TYPE_CHECKING:
+    from .including import Included
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -340,6 +344,41 @@ class Declared:
             replace_task=replace,
         )
         return self
+
+    def include(
+        self, other: Declared, prefix: str | None = None, *, depends_on: Dependencies = None, replace: bool = False
+    ) -> Included:
+        """Take in all tasks of another flow as tasks of this one, in the same runs; the other flow stays as it is.
+
+        With `prefix="x"`, what is `load` there is `x_load` here, and all that the tasks say of one another goes along:
+        dependencies, maps, branches. Their code goes on to use the names that it was written with: in `x_transform`,
+        `ctx.pull_output("load")` is the output of `x_load`, whatever else is called `load` here. `ctx.task_id` is the id here.
+
+        What holds for a whole flow goes along as far as tasks need it: named executors, the executor of functions that name none,
+        and the redaction hook, which from now on sees the texts of all tasks here. Store, events and limits are this flow's own.
+        What is declared in the other flow later is not taken in; flows nested in it are the same ones in both.
+
+        Args:
+            other: the flow, sound in itself.
+            prefix: what the ids begin with here. It is joined to them by an underscore, unless it ends in another character
+                than a letter or digit: `"x"` and `"x_"` make `x_load`, `"x:"` makes `x:load`. Left out, the ids stay.
+            depends_on: tasks of this flow that those of the other one wait for which depend on nothing there.
+            replace: take the place of tasks of the same ids, as when a notebook cell runs again.
+
+        Returns:
+            The tasks as they are called here: `included["load"]` is an id, and `depends_on=included` means the last ones.
+
+        Raises:
+            DuplicateTaskError: a task of such an id is here already; another prefix helps.
+            NestedFlowError: this flow is nested in the other one.
+            CycleError: a task here depends on one of those that come, and they (`depends_on=`) on it.
+            DefinitionError: another of its kinds says what is wrong. In any case the flow stays as it was.
+        """
+        if not isinstance(other, Declared):
+            raise InvalidOptionError("other", other, "an AsyncFlow (a FlowBuilder makes one: build())")
+        from .including import include  # late: few flows include others
+
+        return include(self._definition, other._definition, prefix, depends_on, replace)
 
     def has_task(self, task_id: str) -> bool:
         """Whether the flow has a task, or subflow, of that id."""

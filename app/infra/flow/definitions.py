@@ -5,17 +5,14 @@ Pure: nothing here runs a task or knows a store. A refused definition leaves eve
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, replace
-from functools import partial
 from json.encoder import encode_basestring_ascii
-from types import CodeType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .context import Context
+from .calling import Called, function_name, subflow_call, task_call
 from .errors import (
     AmbiguousDependencyError,
     DuplicateTaskError,
@@ -23,11 +20,9 @@ from .errors import (
     InvalidNameError,
     InvalidOptionError,
     NestedFlowError,
-    TaskFunctionError,
     UnknownDependencyError,
     UnknownTaskError,
     closest,
-    shown,
 )
 from .graph import Graph
 from .late_dataclass import dataclass
@@ -37,11 +32,14 @@ from .retry_manager import NO_RETRY, RetryPolicy
 from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions, check_executor
 from .task_rules import PLAIN, TaskRules
 
-TaskFunction = Callable[[Context], Any]
-"""A function or coroutine function that takes the task's context and returns the task's output."""
-SubflowParams = Mapping[str, Any] | Callable[[Context], Mapping[str, Any]] | None
-RunIf = Callable[[Context], Any]
-"""Whether a task runs: a function of its context; a coroutine function where the task is one, too."""
+if TYPE_CHECKING:
+    from .groups import Group
+
+TaskFunction = Callable[..., Any]
+"""A function or coroutine function that takes the task's context, and outputs of its dependencies, and returns its output."""
+SubflowParams = Mapping[str, Any] | Callable[..., Mapping[str, Any]] | None
+RunIf = Callable[..., Any]
+"""Whether a task runs: a function with the same parameters; a coroutine function where the task is one, too."""
 Dependency = str | Callable[..., Any]
 Dependencies = Iterable[Dependency] | Dependency | None
 
@@ -62,15 +60,15 @@ def check_name(kind: str, name: object) -> str:
     return name
 
 
-def check_task_id(task_id: object) -> str:
-    """Refuse what cannot be a task id: besides what no name may hold, `.` and `/` have a meaning in paths."""
+def check_task_id(task_id: object, kind: str = "task id") -> str:
+    """Refuse what cannot be a task id, or begin one: besides what no name may hold, `.` and `/` have a meaning in paths."""
     # What everyone takes is printable, which is quick to see; the sentence is looked for when there is need of one.
     if isinstance(task_id, str) and task_id.strip() and len(task_id) <= MAX_NAME_LENGTH:
         is_clean = task_id.isprintable() or not re.search(_CONTROL, task_id)
         if is_clean and "." not in task_id and "/" not in task_id:
             return task_id
-    check_name("task id", task_id)
-    raise InvalidNameError("task id", task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
+    check_name(kind, task_id)
+    raise InvalidNameError(kind, task_id, "it must not hold '.' or '/' (a dot joins the path into a subflow)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,9 @@ class TaskDefinition:
 
     task_id: str
     function: TaskFunction | None = None
-    """What to call; None where the task is a subflow."""
+    """What was decorated; None where the task is a subflow."""
+    called: Called | None = None
+    """What an attempt calls with the context: mostly the function itself. Of a subflow, what is asked before its run is made."""
     is_async: bool = False
     child: FlowDefinition | None = None
     """The nested flow; None where the task is a function."""
@@ -91,6 +91,8 @@ class TaskDefinition:
     rules: TaskRules = PLAIN
     name: str | None = None
     description: str | None = None
+    group: Group | None = None
+    """The names that its code goes by, where it was included from another flow."""
 
     @property
     def type(self) -> TaskType:
@@ -114,6 +116,8 @@ class FlowDefinition:
     """Whether it, or one of its tasks, says where or how attempts are to run: then that is to be looked at before a run."""
     rules: dict[str, TaskRules] = field(default_factory=dict[str, TaskRules])
     """Of those tasks that say whether they run, or for which items."""
+    has_groups: bool = False
+    """Whether some of its tasks were included from other flows, and may call others by other names than their ids."""
     _ids_of: dict[Any, list[str]] = field(default_factory=dict)
     _graph: Graph | None = None
     _snapped: bool = False
@@ -145,14 +149,17 @@ class FlowDefinition:
         if task_type is not None and task_type != TaskType.TASK:
             expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
             raise InvalidOptionError("task_type", task_type, expected, task_id)
-        is_async = check_task_function(task_id, function)
         upstream = self._resolve(task_id, depends_on)
-        if rules is not PLAIN:
+        if rules is PLAIN:
+            called, is_async = task_call(task_id, function, upstream)
+        else:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+            called, is_async = task_call(task_id, function, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
                 task_id,
                 function,
+                called,
                 is_async,
                 depends_on=upstream,
                 retry=retry,
@@ -184,10 +191,6 @@ class FlowDefinition:
     ) -> None:
         """Declare a task that is a whole flow; see `AsyncFlow.add_subflow_definition`."""
         check_task_id(task_id)
-        if params is not None and not isinstance(params, Mapping):
-            expected = "a mapping, or a plain function of the parent's context"
-            if not callable(params) or check_task_function(task_id, params):
-                raise InvalidOptionError("params", params, expected, task_id)
         path = child.path_to(self)
         if path is not None:
             raise NestedFlowError(self.name, (task_id, *path))
@@ -197,6 +200,7 @@ class FlowDefinition:
         self._add(
             TaskDefinition(
                 task_id,
+                called=subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if),
                 child=child,
                 params=params,
                 depends_on=upstream,
@@ -271,11 +275,31 @@ class FlowDefinition:
         self._changeable()[task_id] = definition
 
     def copy_from(self, other: FlowDefinition) -> None:
-        """Take over all tasks of another definition, which stays independent of this one."""
-        self._changeable().update(other.tasks)
-        self.rules.update(other.rules)
+        """Take over all tasks of another definition, which stays independent of this one, and what it says of them."""
+        self.take(other.tasks, other._ids_of)
         self.says_where = self.says_where or other.says_where
-        self._ids_of.update({function: list(task_ids) for function, task_ids in other._ids_of.items()})
+        self.executors, self.redact = other.executors, other.redact
+
+    def take(self, tasks: Mapping[str, TaskDefinition], ids_of: Mapping[Any, Sequence[str]]) -> None:
+        """Take over definitions that were checked, in place of those of the same ids.
+
+        Args:
+            tasks: the definitions, by id.
+            ids_of: the ids that each function of theirs serves.
+        """
+        if not self.tasks.keys().isdisjoint(tasks):
+            for known in self._ids_of.values():
+                known[:] = [task_id for task_id in known if task_id not in tasks]
+        self._changeable().update(tasks)
+        for task_id, task in tasks.items():
+            self.says_where = self.says_where or task.options is not DEFAULT
+            self.has_groups = self.has_groups or task.group is not None
+            if task.rules is not PLAIN:
+                self.rules[task_id] = task.rules
+            else:
+                self.rules.pop(task_id, None)
+        for function, task_ids in ids_of.items():
+            self._ids_of.setdefault(function, []).extend(task_ids)
         self._graph = None
 
     def _changeable(self) -> dict[str, TaskDefinition]:
@@ -432,6 +456,16 @@ def nested_flows(graph_text: str) -> dict[str, str]:
     return {task_id: row[-1]["flow"] for task_id, row in rows.items() if row and isinstance(row[-1], dict) and "flow" in row[-1]}
 
 
+def mapped_tasks(graph_text: str) -> dict[str, str]:
+    """What tasks of a graph map over, by task id, as `graph_text` wrote them."""
+    rows: dict[str, list[Any]] = json.loads(graph_text) if graph_text else {}
+    return {
+        task_id: row[-1]["map_over"]
+        for task_id, row in rows.items()
+        if row and isinstance(row[-1], dict) and "map_over" in row[-1]
+    }
+
+
 def _comparable(row: Sequence[Any]) -> list[Any]:
     return sorted(row, key=str)
 
@@ -456,71 +490,3 @@ def flow_definition(
     definition = FlowDefinition(name, redact=redact, executor=check_executor(executor), executors=dict(executors))
     definition.says_where = executor is not None
     return definition
-
-
-# --- functions ---
-
-
-def function_name(function: object) -> str:
-    """What to call a function in a sentence."""
-    return str(getattr(function, "__qualname__", None) or shown(function))
-
-
-def check_task_function(task_id: str, function: object) -> bool:
-    """Refuse what cannot be called with a context alone; tell whether it is a coroutine function.
-
-    Raises:
-        TaskFunctionError: it is not callable, a generator, or does not take exactly one argument.
-    """
-    code = _code_of(function)
-    if code is not None and isinstance(function, FunctionType):
-        # The way of nearly every task; inspect.signature costs ten times as much as all the rest of a definition.
-        positional = code.co_argcount
-        required = positional - len(function.__defaults__ or ())
-        keyword_only = code.co_kwonlyargcount - len(function.__kwdefaults__ or ())
-        takes_ctx = positional >= 1 or code.co_flags & inspect.CO_VARARGS
-        if not takes_ctx or required > 1 or keyword_only > 0:
-            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-    elif not callable(function):
-        raise TaskFunctionError(task_id, shown(function), "it is not callable")
-    else:
-        signature = _signature(function)
-        if signature is not None:
-            try:
-                signature.bind(None)
-            except TypeError:
-                raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function)) from None
-        elif isinstance(function, partial) and _signature(function.func) is not None:  # it binds more than there is to bind
-            raise TaskFunctionError(task_id, function_name(function), _wrong_arguments(function))
-    flags = code.co_flags if code is not None else 0
-    if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
-        raise TaskFunctionError(
-            task_id, function_name(function), "it is a generator function (it yields); return a list of the items instead"
-        )
-    return bool(flags & inspect.CO_COROUTINE)
-
-
-def _code_of(function: Any) -> CodeType | None:
-    """The code that a call of `function` runs, looking through partials, methods and callable objects."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(function, type):
-        return None
-    for candidate in (function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)):  # noqa: B004
-        code = getattr(candidate, "__code__", None)
-        if isinstance(code, CodeType):
-            return code
-    return None
-
-
-def _signature(function: Any) -> inspect.Signature | None:
-    """The signature, or None: some builtins and mocks do not tell theirs, and the call will show."""
-    try:
-        return inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-
-
-def _wrong_arguments(function: Any) -> str:
-    signature = _signature(function) or "(...)"
-    return f"it is called with one argument, the context, but has the signature {signature}; write `def task(ctx): ...`"

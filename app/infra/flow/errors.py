@@ -513,6 +513,34 @@ class RunningLoopError(RunError, RuntimeError):
         )
 
 
+class NoRunningLoopError(RunError, RuntimeError):
+    """`flow.start()` was called where no event loop is running, so nothing could drive the run."""
+
+    def __init__(self, flow_name: str) -> None:
+        super().__init__(flow_name)
+        self.flow_name = flow_name
+
+    def _sentence(self) -> str:
+        return (
+            f"flow.start() of {self.flow_name!r} needs a running event loop, which drives the run in the background. "
+            "In a script, write: run = flow.run(params)"
+        )
+
+
+class RunStoppedError(RunError):
+    """A run that was started in the background was stopped before its end; it can be continued."""
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id)
+        self.run_id = run_id
+
+    def _sentence(self) -> str:
+        return (
+            f"Run {self.run_id!r} was stopped before its end, by its handle or with its event loop. It is saved as it stood; "
+            f"flow.start(run_id={self.run_id!r}) continues it."
+        )
+
+
 class NotUpstreamError(RunError):
     """A task pulled the output of a task that is not upstream of it, so may not have run yet."""
 
@@ -652,6 +680,62 @@ class NonRetryableError(FlowError):
 
     def _sentence(self) -> str:
         return f"{self.message}" if self.message else "another attempt cannot help"
+
+
+class MapError(NonRetryableError):
+    """A task cannot be mapped over what it is to be mapped over. Another attempt cannot help: the list is what it is."""
+
+    def __init__(self, task_id: str, map_over: str, problem: str, advice: str) -> None:
+        FlowError.__init__(self, task_id, map_over, problem, advice)
+        self.task_id, self.map_over, self.problem, self.advice = task_id, map_over, problem, advice
+
+    def _sentence(self) -> str:
+        return f"Task {self.task_id!r} cannot be mapped over {self.map_over!r}: {self.problem}. {self.advice}."
+
+
+class BranchError(NonRetryableError):
+    """A branch returned something else than ids of tasks that depend on it directly."""
+
+    def __init__(self, task_id: str, chosen: object, downstream: Sequence[str]) -> None:
+        FlowError.__init__(self, task_id, chosen, tuple(downstream))
+        self.task_id, self.chosen, self.downstream = task_id, chosen, tuple(downstream)
+
+    def _sentence(self) -> str:
+        ids = shortened([repr(task_id) for task_id in self.downstream], ", ") or "no task"
+        return (
+            f"Branch {self.task_id!r} chose {shown(self.chosen)}; it must return ids of tasks that depend on it directly "
+            f"({ids}): one, a list of them, or None."
+        )
+
+
+class SkipTask(FlowError):  # noqa: N818 - what a task says with it is no error
+    """Raised by a task that has nothing to do: it is skipped, and so is what asks for its success; the run does not fail by that.
+
+    No attempt follows, however many retries are left; a manual retry runs the task again.
+
+        if not new_files:
+            raise SkipTask("no new files")
+
+    Args:
+        reason: why, in one line: `TaskInstance.reason`. Of a longer one, 500 characters are kept.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def _sentence(self) -> str:
+        return f"{self.reason}" if self.reason else "the task had nothing to do"
+
+
+def skip_reason(error: BaseException) -> str | None:
+    """Why a task asks to be skipped, whatever a class derived from SkipTask made of it; None where it raised something else."""
+    if not issubclass(type(error), SkipTask):  # not isinstance, which asks the exception
+        return None
+    try:
+        return str.__str__(str(error))  # the bare text, where a class of its own comes out of its __str__
+    except BaseException as problem:  # a __str__ that raises, with whatever it likes
+        return f"(its reason could not be made: {type(problem).__name__})"
 
 
 # --- stores ----------------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class TaskInterrupted(TaskEvent):
 
 @dataclass(frozen=True, slots=True)
 class TaskSkipped(TaskEvent):
-    """A task will not run."""
+    """A task will not run, or asked to be skipped when it did."""
 
     reason: str
     """Why not, in one line."""

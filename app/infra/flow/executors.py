@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from .cancellation import cancel_once
 from .codec import clean
 from .context import Context, _current
-from .errors import MAX_DELAY, RetryAfter
+from .errors import MAX_DELAY, RetryAfter, skip_reason
 from .late_dataclass import dataclass
 from .models import Failure, kinds_of
 from .task_options import MAX_THREADS
@@ -39,13 +39,15 @@ class Call:
 
 @dataclass(slots=True)
 class Outcome:
-    """How an attempt ended, as a value: it succeeded, failed (`failure` is set) or was cut off (`interrupted` is set)."""
+    """How an attempt ended, as a value, by what is set: it succeeded (`output`), failed (`failure`), was skipped or cut off."""
 
     call: Call
     output: str | None = None
     params: Mapping[str, str | None] | None = None
     logs: str | None = None
     failure: Failure | None = None
+    skipped: str | None = None
+    """Why the task asked to be skipped, if it did."""
     cancelled: bool = False
     """It failed with CancelledError: whether the run is being stopped, the caller knows."""
     interrupted: bool = False
@@ -132,10 +134,12 @@ def _returned(call: Call, value: Any) -> Outcome:
 
 
 def _raised(call: Call, error: BaseException) -> Outcome:
+    skipped = skip_reason(error)
     return Outcome(
         call,
         logs=call.context._logs_text(),
-        failure=failure_of(error),
+        failure=failure_of(error) if skipped is None else None,
+        skipped=skipped,
         cancelled=isinstance(error, asyncio.CancelledError),
     )
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .cancellation import within
 from .clock import Clock, SystemClock
@@ -18,7 +18,8 @@ from .declaring import Declared
 from .definitions import check_name, flow_definition
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunTimeoutError
-from .event_manager import EventManager
+from .event_manager import EventManager, Followers, RunAudience
+from .events import Event
 from .forks import watch
 from .models import WorkflowRun
 from .off_loop import Worker
@@ -27,10 +28,16 @@ from .store import Store, outermost
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
 if TYPE_CHECKING:
+    from .handles import RunHandle
+    from .resuming import ResumedRuns
     from .runs import Runs
 
+E = TypeVar("E", bound=Event)
+
 _DRIVES = Drives()
+_FOLLOWERS = Followers()
 watch(_DRIVES)
+watch(_FOLLOWERS)
 
 
 def _random_id() -> str:
@@ -105,7 +112,7 @@ class AsyncFlow(Declared):
         self._make_id: Callable[[], str] = _random_id if make_id is None else make_id
         self._worker = Worker(f"night-batch store of {flow_name}")
         self.events = EventManager()
-        """Who is told what happens in this flow's runs: `flow.events.subscribe(handler, TaskFailed)`."""
+        """Who is told what happens in this flow's runs; see `subscribe`."""
 
     def __repr__(self) -> str:
         return f"<AsyncFlow {self.flow_name!r}, {len(self._definition.tasks)} tasks, {self._store!r}>"
@@ -146,12 +153,14 @@ class AsyncFlow(Declared):
             RunExistsError: another flow has a run of that id.
         """
         self.validate()
-        return self._runs().make(params, parent_run_id, parent_task_id, run_id)
+        return self._runs(None).make(params, parent_run_id, parent_task_id, run_id)
 
-    def _runs(self) -> Runs:
+    def _runs(self, run_id: str | None) -> Runs:
+        """What becomes of the flow's runs, this one above all: who follows it is told, too."""
         from .runs import Runs  # late: a program that declares flows, or looks at their runs, may have none to make or drive
 
-        return Runs(self._definition, self._store, self._clock, self._make_id, self._worker, self.events, self._capacities)
+        told = self.events if run_id is None else RunAudience(self.events, _FOLLOWERS, self._key(run_id))
+        return Runs(self._definition, self._store, self._clock, self._make_id, self._worker, told, self._capacities)
 
     async def run_until_complete(
         self,
@@ -185,7 +194,22 @@ class AsyncFlow(Declared):
             StoreError: the store failed; the run stands as of the last commit, and can be continued.
         """
         drive = self._driving(run_id, max_concurrency, adopt_graph)
-        return await self._within(timeout, run_id, _DRIVES.run(self._key(run_id), self.flow_name, drive))
+        work = _DRIVES.run(self._key(run_id), self.flow_name, drive)
+        return await self._heard(self._within(timeout, run_id, work))
+
+    async def _heard(self, work: Coroutine[Any, Any, WorkflowRun]) -> WorkflowRun:
+        """Await a run, and that those who were told of it have handled that."""
+        try:
+            run = await work
+        except GeneratorExit:  # the loop was closed under us, so nothing can be awaited any more
+            raise
+        except BaseException:
+            if self.events.may_lag:
+                await self.events.caught_up(self._capacities.grace_period)
+            raise
+        if self.events.may_lag:
+            await self.events.caught_up(self._capacities.grace_period)
+        return run
 
     async def _within(
         self, timeout: float | timedelta | None, run_id: str, work: Coroutine[Any, Any, WorkflowRun]
@@ -203,11 +227,15 @@ class AsyncFlow(Declared):
         self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None = None
     ) -> Callable[[], Coroutine[Any, Any, WorkflowRun]]:
         """What drives a run, its arguments checked."""
-        if type(max_concurrency) is not int or max_concurrency < 0:
-            raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
+        self._check_concurrency(max_concurrency)
         check_name("run id", run_id)
         self.validate()
-        return partial(self._runs().drive, run_id, max_concurrency, adopt_graph, retry)
+        return partial(self._runs(run_id).drive, run_id, max_concurrency, adopt_graph, retry)
+
+    @staticmethod
+    def _check_concurrency(max_concurrency: int) -> None:
+        if type(max_concurrency) is not int or max_concurrency < 0:
+            raise InvalidOptionError("max_concurrency", max_concurrency, "a whole number from 0 (unlimited) on")
 
     def run(
         self,
@@ -243,6 +271,84 @@ class AsyncFlow(Declared):
 
         return run_to_end(work, self.flow_name)
 
+    def start(
+        self,
+        params: Mapping[str, Any] | None = None,
+        *,
+        run_id: str | None = None,
+        max_concurrency: int = 0,
+        adopt_graph: bool = False,
+        timeout: float | timedelta | None = None,
+    ) -> RunHandle:
+        """Make a run, or take one up, and drive it in the background: for services, whose event loop goes on meanwhile.
+
+        The call returns at once, before the run is in the store; see `RunHandle.made`. What is wrong with the arguments or the
+        graph is raised here, what goes wrong later where the handle is awaited. When the event loop ends under it (as at the end
+        of `asyncio.run`), the run is interrupted, and can be continued.
+
+        Args:
+            params: as for `init_run`.
+            run_id: as for `init_run`; with an id of your own, the call picks up an unfinished run, or joins those who drive it.
+            max_concurrency: as for `run_until_complete`.
+            adopt_graph: as for `run_until_complete`.
+            timeout: as for `run_until_complete`.
+
+        Returns:
+            A handle to await, cancel, stop or follow the run with; it need not be kept.
+
+        Raises:
+            NoRunningLoopError: no event loop is running; in a script, call `run`.
+            DefinitionError: the graph is not sound, or the id not usable.
+            UnstorableValueError: a param cannot be stored; names its key.
+        """
+        from .handles import RunHandle, running_loop  # late: scripts await their runs
+
+        loop = running_loop(self.flow_name)
+        span("timeout", timeout)
+        self.validate()
+        made_id, make = self._runs(None).make_soon(params, run_id)
+        drive = self._driving(made_id, max_concurrency, adopt_graph)
+        key = self._key(made_id)
+
+        async def work() -> WorkflowRun:
+            return await self._within(timeout, made_id, _DRIVES.run(key, self.flow_name, drive))
+
+        async def caught_up() -> None:
+            await self.events.caught_up(self._capacities.grace_period)
+
+        cancel = partial(self._runs(made_id).cancel_soon, made_id)
+        return RunHandle(loop, made_id, make, work, caught_up, cancel, _FOLLOWERS, key)
+
+    async def resume_all(self, max_concurrency: int = 0, *, adopt_graph: bool = False, max_runs: int = 10) -> ResumedRuns:
+        """Continue every unfinished run of this flow that nobody drives: what a service calls when it starts.
+
+        Unfinished are runs that were interrupted, or whose process died, and those that were made and never begun. Subflows' runs
+        go on with the runs that they are in. Runs with a living owner, in this process or another, are left alone, so several
+        processes may call this at once: each run is driven by one of them. A run that cannot be driven (its graph has changed, it
+        is damaged) keeps none of the others from going on.
+
+        Args:
+            max_concurrency: how many tasks of one run may run at once, as for `run_until_complete`.
+            adopt_graph: as for `run_until_complete`, for all of them.
+            max_runs: how many runs are driven at once. The oldest come first.
+
+        Returns:
+            What became of each run.
+
+        Raises:
+            StoreError: the store could not be asked for its runs.
+            asyncio.CancelledError: the call was cancelled; the runs under way were put back and saved.
+        """
+        from .resuming import resume_all  # late: few programs have more than one run to continue
+
+        async def drive(run_id: str) -> WorkflowRun:
+            work = self._driving(run_id, max_concurrency, adopt_graph)
+            return await self._heard(_DRIVES.run(self._key(run_id), self.flow_name, work, alone="resume"))
+
+        self._check_concurrency(max_concurrency)
+        self.validate()
+        return await resume_all(self._store, self.flow_name, self._worker, drive, max_runs)
+
     # --- cancelling ---
 
     def cancel(self, run_id: str) -> bool:
@@ -261,7 +367,7 @@ class AsyncFlow(Declared):
         Raises:
             RunNotFoundError, RunMismatchError: there is no such run of this flow.
         """
-        return self._runs().cancel(check_name("run id", run_id), None)
+        return self._runs(check_name("run id", run_id)).cancel(run_id, None)
 
     def cancel_task(self, run_id: str, task_id: str) -> bool:
         """Cancel one task, such as one that hangs, and let the run go on: what is downstream of it is skipped.
@@ -277,7 +383,7 @@ class AsyncFlow(Declared):
             RunNotFoundError, RunMismatchError: there is no such run of this flow.
             UnknownTaskError: it has no such task.
         """
-        return self._runs().cancel(check_name("run id", run_id), task_id)
+        return self._runs(check_name("run id", run_id)).cancel(run_id, task_id)
 
     # --- retrying ---
 
@@ -300,7 +406,7 @@ class AsyncFlow(Declared):
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
         self.validate()
-        self._runs().set_back(run_id, task_id, reset_downstream, adopt_graph)
+        self._runs(run_id).set_back(run_id, task_id, reset_downstream, adopt_graph)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
         if self._key(run_id) in _DRIVES:
@@ -326,7 +432,7 @@ class AsyncFlow(Declared):
         """
         drive = self._driving(run_id, max_concurrency, adopt_graph, (task_id, reset_downstream))
         work = _DRIVES.run(self._key(run_id), self.flow_name, drive, alone="retry a task of")
-        return await self._within(timeout, run_id, work)
+        return await self._heard(self._within(timeout, run_id, work))
 
     def take_over(self, run_id: str) -> None:
         """Take a run from an owner who lives but does not answer; what that one writes from then on is refused.
@@ -343,6 +449,25 @@ class AsyncFlow(Declared):
         self._store.release(self._store.claim(whole, force=True))
 
     # --- looking ---
+
+    def subscribe(self, handler: Callable[[E], object], *event_types: type[E]) -> Callable[[], None]:
+        """Have a function, or a coroutine function, called with each event of this flow's runs, after it was committed.
+
+        The events are those of the runs that are driven by this very object, and of their subflows' runs; to follow a single run,
+        see `RunHandle.events`. Plain functions hold up the loop until they return; coroutine functions get their events in order,
+        one at a time, while the run goes on. `EventManager.subscribe` says the rest.
+
+        Args:
+            handler: takes an event; what it raises is logged.
+            event_types: only events of these classes, subclasses included; all if none is given.
+
+        Returns:
+            A function that ends the subscription.
+
+        Raises:
+            InvalidOptionError: the handler cannot be called.
+        """
+        return self.events.subscribe(handler, *event_types)
 
     def get_execution_details(self, run_id: str) -> dict[str, Any]:
         """A run as plain JSON data: each task's definition beside its state and attempts, subflows nested under `"subflow"`.

@@ -146,6 +146,10 @@ class Graph:
         starts = self._up.starts
         return array("I", map(int.__sub__, starts[1:], starts))
 
+    def id_at(self, position: int) -> str:
+        """The id of the task at a position."""
+        return self._ids[position]
+
     # --- by id ---
 
     def upstream(self, task_id: str) -> tuple[str, ...]:

@@ -11,9 +11,9 @@ from .attempts import Attempts
 from .cancelling import meant_by
 from .executors import Outcome
 from .live_run import LiveRun
-from .machine import BY_ITSELF, BY_RUN, Step
 from .models import ExecutionState
 from .records import Ask, TaskRecord
+from .steps import BY_ITSELF, BY_RUN, Step
 
 
 class Heeding:
@@ -47,13 +47,15 @@ class Heeding:
         live, record = meant
         if record is None:
             return False
-        if record.task_id in live.graph and not ExecutionState.is_terminal(record.state):
+        if live.machine.is_there(record.task_id) and not ExecutionState.is_terminal(record.state):
             self._cancel(live, record)
         return True
 
     def _cancel(self, live: LiveRun, record: TaskRecord) -> None:
         inside = self._runs.get(record.child_run_id) if record.child_run_id is not None else None
-        if inside is not None:
+        if live.machine.has_items(record):
+            self._cancel_items(live, record)
+        elif inside is not None:
             self._cancel_inside(inside)
         else:
             for call in self._attempts:
@@ -63,6 +65,19 @@ class Heeding:
                         self.given_up.append(outcome)
                     return
         live.machine.cancelled(self._step, record, self._now)
+
+    def _cancel_items(self, live: LiveRun, whole: TaskRecord) -> None:
+        """Cancel what is under way of a mapped task's items, without waiting for attempts that are told to end."""
+        mapped = live.machine.maps.whole(whole.task_id) if live.machine.maps is not None else None
+        items = {} if mapped is None else mapped.known
+        for call in self._attempts:
+            if call.key[0] is live and (call.key[1] is whole or call.key[1].task_id in items):
+                self._attempts.cancel(call, BY_ITSELF, self._monotonic)
+                self._attempts.end(Outcome(call))
+        for item in items.values():
+            inside = self._runs.get(item.child_run_id) if item.child_run_id is not None else None
+            if inside is not None:
+                self._cancel_inside(inside)
 
     def _cancel_inside(self, outermost: LiveRun) -> None:
         """Cancel a subflow's run and all below it, without waiting for attempts that are told to end."""

@@ -6,15 +6,15 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .calling import named_params, takes
 from .clock import Clock
 from .codec import ValueCodec, join, split
-from .context import Context
-from .definitions import FlowDefinition, TaskDefinition, nested_flows
+from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
 from .errors import (
-    InvalidOptionError,
+    BranchError,
     NotUpstreamError,
     RunMismatchError,
     UnknownExecutorError,
@@ -22,16 +22,21 @@ from .errors import (
     closest,
     place_of,
 )
-from .machine import RunMachine, Step
+from .machine import RunMachine
+from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
-from .redaction import Redact, kept_failure, redacted
+from .redaction import Redact, kept_failure, kept_reason, redacted
 from .retry_manager import RetryPolicy
+from .steps import Step
 from .task_options import OWN, SubmitsWork
+from .trigger_rules import RULES
 from .views import TaskTable, workflow_run
+from .waiting import chosen_by
 
 if TYPE_CHECKING:
+    from .listing import Listing
     from .snapshot import Snapshot
 
 
@@ -44,13 +49,7 @@ def encode_params(params: Mapping[str, Any] | None, codec: ValueCodec, task_id: 
     """
     if params is None:
         return {}
-    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in _named(params, task_id).items()}
-
-
-def _named(params: Any, task_id: str | None) -> Mapping[str, Any]:
-    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
-        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return params
+    return {key: codec.encode(value, place_of(key, "params"), task_id) for key, value in named_params(params, task_id).items()}
 
 
 def new_run(
@@ -81,27 +80,18 @@ def new_run(
 class _Policies(Mapping[str, RetryPolicy]):
     """The retry policies of a run's tasks, looked up when they are needed: they may be changed while the run goes on."""
 
-    def __init__(self, tasks: Mapping[str, TaskDefinition], definition: FlowDefinition) -> None:
-        self._tasks = tasks
-        self._definition = definition
+    def __init__(self, live: LiveRun) -> None:
+        self._live = live
 
     def __getitem__(self, task_id: str) -> RetryPolicy:
-        return self._definition.tasks.get(task_id, self._tasks[task_id]).retry
+        task = self._live.tasks[task_id]
+        return self._live.definition.tasks.get(task.task_id, task).retry
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tasks)
+        return iter(self._live.tasks)
 
     def __len__(self) -> int:
-        return len(self._tasks)
-
-
-def subflow_params_function(params: Callable[[Context], Any], task_id: str) -> Callable[[Context], Any]:
-    """A user's function that makes a subflow's own params, as one that an executor can call."""
-
-    def own_params(ctx: Context) -> dict[str, Any]:
-        return dict(_named(params(ctx), task_id))
-
-    return own_params
+        return len(self._live.tasks)
 
 
 class LiveRun:
@@ -140,7 +130,14 @@ class LiveRun:
             task = self.tasks.get(record.task_id)
             if task is not None:
                 record.task_id = task.task_id  # the same string: those of a million tasks that were read take 56 MB
-        self.machine = RunMachine(self.graph, run, tasks, _Policies(self.tasks, definition), self._kept)
+        self.has_groups = definition.has_groups
+        """Whether tasks of it were included from other flows, and may call others by other names than their ids."""
+        self.rules = dict(definition.rules)
+        """Of those tasks that say whether they run, or for which items."""
+        self._items: dict[str, list[str] | None] = {}
+        """The items that tasks are mapped over, as stored text, by the id of the mapped task."""
+        self.machine = RunMachine(self.graph, run, tasks, _Policies(self), self._kept, self.rules)
+        self._define_items()
         self.outputs = Outputs(read_output, self.machine.is_done_with)
         for record in tasks:
             if record.output is not None and len(record.output) >= WORTH:
@@ -155,6 +152,18 @@ class LiveRun:
 
     def __repr__(self) -> str:
         return f"<LiveRun {self.machine!r}>"
+
+    def _define_items(self) -> None:
+        """Have the items that the run has already be defined as the tasks are that they are of."""
+        for mapped in self.machine.maps or ():
+            self._define(mapped.record.task_id, mapped.known)
+
+    def _define(self, whole: str, item_ids: Iterable[str]) -> None:
+        """Have tasks of items be defined as the whole is: the same definition, under one more name each."""
+        if self.tasks is self.definition.tasks:
+            self.tasks = dict(self.tasks)
+        assert isinstance(self.tasks, dict)
+        self.tasks.update(dict.fromkeys(item_ids, self.tasks[whole]))
 
     # --- what tasks see: the Scope of their contexts ---
 
@@ -177,14 +186,58 @@ class LiveRun:
     def _kept(self, failure: Failure) -> Failure:
         return kept_failure(failure, self._hooks())
 
+    def kept_reason(self, text: str) -> str:
+        """What is stored and told of why a task was skipped, given what it said."""
+        return kept_reason(text, self._hooks())
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`."""
-        if wanted not in self.graph:
-            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self.graph))
-        if not self.graph.is_upstream(wanted, of=task_id):
+        whole = wanted if wanted in self.graph else self._whole_of(wanted)
+        if whole is None:
+            raise UnknownTaskError(f"Flow {self.definition.name!r}", wanted, closest(str(wanted), self._names(task_id)))
+        own = self.tasks[task_id].task_id
+        if not self.graph.is_upstream(whole, of=own):
             raise NotUpstreamError(task_id, wanted)
+        if self.rules and not self._is_seen(task_id, own, wanted):
+            return None
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`."""
+        group = self.tasks[task_id].group
+        return name if group is None else group.id_of(name)
+
+    def _names(self, task_id: str) -> Iterable[str]:
+        """What a task may call others."""
+        group = self.tasks[task_id].group
+        return self.graph if group is None else (*group.ids, *self.graph)
+
+    def _whole_of(self, item_id: object) -> str | None:
+        """The mapped task that an item is of; None where it is none."""
+        mapped = self.machine.maps.of_item(item_id) if self.machine.maps is not None and isinstance(item_id, str) else None
+        return None if mapped is None else mapped.record.task_id
+
+    def _is_seen(self, task_id: str, own: str, wanted: str) -> bool:
+        """Whether a task had ended when another began, which may have begun early: what came later may not be committed yet."""
+        rules = self.rules.get(own)
+        if rules is None or not RULES[rules.trigger_rule].is_early:
+            return True
+        began, ended = self.machine.tasks[task_id].started, self.machine.tasks[wanted].ended
+        return began is not None and ended is not None and ended <= began
+
+    def item(self, task_id: str) -> tuple[str | None, int] | None:
+        """See `Scope.item`."""
+        mapped = self.machine.maps.of_item(task_id) if self.machine.maps is not None else None
+        if mapped is None or task_id not in mapped.index:
+            return None
+        index, source = mapped.index[task_id], mapped.source
+        if source is not None:
+            assert source.items is not None
+            return self.output_text(source.items[index].task_id), index
+        texts = self._items[mapped.record.task_id]
+        assert texts is not None
+        return texts[index], index
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """See `Context.workflow_run`."""
@@ -198,9 +251,13 @@ class LiveRun:
         """See `Scope.snapshot`. From any thread."""
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
-        sent = (task_id, *self.tasks[task_id].depends_on)
+        task, item = self.tasks[task_id], self.item(task_id)
+        # Not with each item the list that it is from, unless a parameter asks for that.
+        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
-        return Snapshot.of(self.run, self.params, records, self.codec)
+        names = None if task.group is None else task.group.names_for(sent)
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""
@@ -245,8 +302,48 @@ class LiveRun:
 
     def subflow_params(self, record: TaskRecord, own: Mapping[str, str]) -> dict[str, str]:
         """The params of a subflow that is to start: the parent's, then its dependencies' outputs by id, then its own."""
-        outputs = {task_id: self.output_text(task_id) or "null" for task_id in self.tasks[record.task_id].depends_on}
+        task, item = self.tasks[record.task_id], self.item(record.task_id)
+        name_of = str if task.group is None else task.group.name_of
+        outputs = {
+            name_of(task_id): self.output_text(task_id) or "null"
+            for task_id in task.depends_on
+            if item is None or task_id != task.rules.map_over
+        }
+        if item is not None:
+            outputs |= {"item": item[0] or "null", "map_index": str(item[1])}
         return {**self.params, **outputs, **own}
+
+    def expand(self, step: Step, record: TaskRecord, listing: Listing, now: int) -> None:
+        """A mapped task has its list: its items are there from now on."""
+        self._items[record.task_id] = listing.texts
+        self._define(record.task_id, listing.made)
+        self.machine.expand(step, record, listing.keys, listing.made, now)
+
+    def listing(self, record: TaskRecord) -> Listing:
+        """What finds out what a mapped task's items are."""
+        from .listing import Listing  # late: few tasks are mapped
+
+        assert self.machine.maps is not None
+        mapped, task = self.machine.maps.whole(record.task_id), self.tasks[record.task_id]
+        assert mapped is not None
+        streams = None if mapped.source is None or mapped.source.items is None else keys_of(mapped.source.record.input)
+        return Listing(self.run.id, task.rules, task.type, self.codec, streams)
+
+    def is_whole(self, record: TaskRecord) -> bool:
+        """Whether a record is that of a mapped task, and not of one of its items."""
+        return record.task_id in self.rules and self.rules[record.task_id].map_over is not None
+
+    def wrong_choice(self, record: TaskRecord, output: str | None) -> BranchError | None:
+        """What is wrong with what a branch chose, if it is one and anything is."""
+        if not (record.task_id in self.rules and self.rules[record.task_id].branch):
+            return None
+        downstream = self.graph.downstream(record.task_id)
+        try:
+            if set(chosen_by(output, self.rules[record.task_id].group)) <= set(downstream):
+                return None
+        except ValueError:
+            pass
+        return BranchError(record.task_id, None if output is None else self.codec.decode(output, strict=False), downstream)
 
     def failures(self, runs: Mapping[str, LiveRun]) -> dict[str, str]:
         """Why each task failed or was cancelled, by its path from this run; of a subflow, the tasks inside it that did.
@@ -257,9 +354,10 @@ class LiveRun:
         found: dict[str, str] = {}
         levels: list[tuple[str, LiveRun]] = [("", self)]
         for prefix, live in levels:  # grows while it is walked
-            for task_id in live.graph:
-                record = live.machine.tasks[task_id]
-                if record.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED):
+            for task_id, record in live.machine.tasks.items():
+                if record.state not in (ExecutionState.FAILED, ExecutionState.CANCELLED) or not live.machine.is_there(task_id):
+                    continue
+                if live.machine.has_items(record):  # they say it themselves
                     continue
                 inside = runs.get(record.child_run_id) if record.child_run_id is not None else None
                 if inside is not None and record.state is ExecutionState.FAILED:
@@ -277,7 +375,7 @@ class LiveRun:
                 (task for task_id, task in self.definition.tasks.items() if task_id not in self.machine.tasks), start=1
             )
         ]
-        before = nested_flows(self.run.graph)
+        before, mapped_before = nested_flows(self.run.graph), mapped_tasks(self.run.graph)
         for record in self.machine.tasks.values():
             # What failed may run again too, by a retry of the subflow that it stands in. A success stays what it was.
             if record.task_id in self.graph and record.state is not ExecutionState.SUCCESS:
@@ -285,8 +383,11 @@ class LiveRun:
                 child = self.tasks[record.task_id].child
                 if child is not None and before.get(record.task_id, child.name) != child.name:
                     record.child_run_id = record.input = None  # a run of another flow cannot be continued by this one
+                if mapped_before.get(record.task_id) != self.tasks[record.task_id].rules.map_over:
+                    record.child_run_id = record.input = None  # it is another list, or none
                 step.changes.tasks.append(record)
         self.machine.adopt(step, self.definition.graph_text(), new, now)
+        self._define_items()
 
     def retype(self, record: TaskRecord) -> None:
         """Have a record that is to run again be what its task is now: a function may have become a subflow, or the reverse."""
@@ -306,5 +407,5 @@ class LiveRun:
         return [
             record
             for record in self.machine.tasks.values()
-            if record.child_run_id is not None and record.task_id in self.graph and record.state in goes_on
+            if record.child_run_id is not None and record.state in goes_on and self.machine.is_there(record.task_id)
         ]

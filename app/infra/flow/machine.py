@@ -8,111 +8,28 @@ from __future__ import annotations
 
 from array import array
 from binascii import crc32
-from collections.abc import Callable, Iterable, Mapping
-from enum import Enum, auto
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 
 from . import events as told
 from .errors import IllegalTransitionError
 from .graph import Graph
-from .late_dataclass import dataclass
+from .map_items import Keys
+from .maps import Mapped, Maps
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
-from .records import AttemptRecord, Changes, RunRecord, TaskRecord
+from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
+from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
+from .task_rules import PLAIN, TaskRules
+from .trigger_rules import FAILED as AS_FAILED
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
+from .trigger_rules import SKIPPED as AS_SKIPPED
+from .waiting import Waiting, chosen_by
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """One legal move of a state."""
-
-    source: ExecutionState
-    target: ExecutionState
-    reason: str
-    """When it happens, and why it is allowed."""
-
-
-TASK_EDGES: tuple[Edge, ...] = (
-    Edge(SCHEDULED, RUNNING, "everything upstream is committed and a slot is free"),
-    Edge(SCHEDULED, SKIPPED, "something upstream did not succeed, so its output will never come"),
-    Edge(SCHEDULED, CANCELLED, "it, or the whole run, was cancelled before it began"),
-    Edge(RUNNING, SUCCESS, "the attempt returned"),
-    Edge(RUNNING, FAILED, "the attempt failed and no retry is left, or it was interrupted once too often"),
-    Edge(RUNNING, SCHEDULED, "the attempt failed and a retry is left, or it was interrupted"),
-    Edge(RUNNING, CANCELLED, "it, or the whole run, was cancelled while it ran"),
-    Edge(SUCCESS, SCHEDULED, "manual retry: the only way in which a finished task runs again"),
-    Edge(FAILED, SCHEDULED, "manual retry"),
-    Edge(SKIPPED, SCHEDULED, "manual retry, of the task or of what kept it from running; or the graph has it again"),
-    Edge(CANCELLED, SCHEDULED, "manual retry"),
-)
-"""Every legal move of a task."""
-
-RUN_EDGES: tuple[Edge, ...] = (
-    Edge(SCHEDULED, RUNNING, "somebody drives the run"),
-    Edge(SCHEDULED, CANCELLED, "the run was cancelled while nobody drove it"),
-    Edge(RUNNING, SUCCESS, "every task ended, and none failed or was cancelled"),
-    Edge(RUNNING, FAILED, "every task ended, and one at least failed or was cancelled"),
-    Edge(RUNNING, SCHEDULED, "the run was interrupted, and waits to be continued"),
-    Edge(RUNNING, CANCELLED, "the run was cancelled"),
-    Edge(SUCCESS, SCHEDULED, "manual retry of one of its tasks"),
-    Edge(FAILED, SCHEDULED, "manual retry of one of its tasks"),
-    Edge(CANCELLED, SCHEDULED, "manual retry of one of its tasks"),
-)
-"""Every legal move of a run."""
-
-BY_ITSELF = "it was cancelled"
-"""Why a task is CANCELLED that somebody meant; `BY_RUN` is why one is that stands in a run or subflow that somebody meant."""
-BY_RUN = "its run was cancelled"
 _GONE = "the flow's graph no longer has it"
-
-_TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
-_RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
-
-
-class Verdict(Enum):
-    """What a waiting task's upstreams decide for it."""
-
-    WAIT = auto()
-    RUN = auto()
-    SKIP = auto()
-
-
-def decide(pending: int, unsuccessful: bool) -> Verdict:
-    """The rule by which a task starts: all its upstreams must succeed.
-
-    Asked anew each time one of them ends, so that it can decide before all have.
-
-    Args:
-        pending: how many upstreams have not ended.
-        unsuccessful: whether one ended without success.
-    """
-    if unsuccessful:
-        return Verdict.SKIP
-    return Verdict.WAIT if pending else Verdict.RUN
-
-
-class Step:
-    """What one turn of the engine's loop decides, over all runs of a tree: committed, told and acted on in that order.
-
-    Args:
-        heard: whether anybody listens: if not, the events that come with every task are not made.
-    """
-
-    __slots__ = ("changes", "delayed", "events", "finished", "heard", "ready")
-
-    def __init__(self, heard: bool = True) -> None:
-        self.changes = Changes()
-        self.events: list[told.Event] = []
-        self.ready: list[TaskRecord] = []
-        """Tasks that may start now."""
-        self.delayed: list[tuple[TaskRecord, float]] = []
-        """Tasks that may start after so many seconds."""
-        self.finished: list[RunMachine] = []
-        """Runs that reached their end in this step."""
-        self.heard = heard
-
-    def __bool__(self) -> bool:
-        return bool(self.changes)
+_USUAL = TriggerRule.ALL_SUCCESS
 
 
 def _whole(failure: Failure) -> Failure:
@@ -130,31 +47,6 @@ def _spread(record: TaskRecord) -> float:
     return (drawn * 2654435761 & 0xFFFFFFFF) / 0x100000000
 
 
-def _move_task(step: Step, record: TaskRecord, target: ExecutionState) -> None:
-    if (record.state, target) not in _TASK_MOVES:
-        raise IllegalTransitionError(f"Task {record.task_id!r}", record.state.value, target.value)
-    record.state = target
-    step.changes.tasks.append(record)
-
-
-def _archive_attempt(step: Step, record: TaskRecord, result: AttemptResult) -> None:
-    step.changes.attempts.append(
-        AttemptRecord(
-            record.run_id,
-            record.task_id,
-            record.position,
-            record.attempts,
-            record.try_number,
-            result,
-            record.started,
-            record.ended,
-            record.error,
-            record.reason,
-            record.logs,
-        )
-    )
-
-
 class RunMachine:
     """The bookkeeping of one run: in-degree counters over its graph, and the legal moves of its records.
 
@@ -165,6 +57,7 @@ class RunMachine:
             as history and decide nothing.
         policies: the retry policy of each task of the graph.
         kept: makes of a failure what is stored and told of it.
+        rules: by what tasks start, of those that do not simply wait for the success of all that they depend on.
     """
 
     def __init__(
@@ -174,6 +67,7 @@ class RunMachine:
         tasks: Iterable[TaskRecord],
         policies: Mapping[str, RetryPolicy],
         kept: Callable[[Failure], Failure] = _whole,
+        rules: Mapping[str, TaskRules] = MappingProxyType({}),
     ) -> None:
         self.graph = graph
         self.run = run
@@ -186,12 +80,29 @@ class RunMachine:
         """Of each of these that waits: how many of its upstreams have not ended."""
         self._open = 0
         """How many tasks of the graph have not ended."""
+        self._rules = rules
+        self._waiting: dict[int, Waiting] = {}
+        """By position: those that start by another rule than most, or have met an upstream that was skipped."""
+        self._soft: set[int] = set()
+        """The positions of tasks that were skipped, but not because of a failure."""
+        self._branches = frozenset(graph.position(task_id) for task_id, said in rules.items() if said.branch)
+        # Of most runs there are none, and nothing is asked of them.
+        self.maps = self._find_maps()
 
     def __repr__(self) -> str:
         return f"<RunMachine {self.run.flow_name!r} {self.run.id!r} {self.run.state}, {self._open} tasks open>"
 
+    def _find_maps(self) -> Maps | None:
+        if any(said.map_over is not None for said in self._rules.values()):
+            return Maps(self, self._rules, self.graph.order())
+        return None
+
     def is_done_with(self, record: TaskRecord) -> bool:
         """Whether all tasks that depend on one directly have ended."""
+        mapped = self._mapped_of(record)
+        if mapped is not None:
+            assert self.maps is not None
+            return self.maps.is_done_with(mapped, record)
         followers = self.graph.followers(self.graph.position(record.task_id))
         return all(self._records[position].state in TERMINAL_STATES for position in followers)
 
@@ -216,8 +127,18 @@ class RunMachine:
         self._open = ended.count(False)
         self._pending = pending = self._count(ended)
         blocked = any(record.state in TERMINAL_STATES and record.state is not SUCCESS for record in records)
+        self._soft.clear()  # of a subflow that goes on: what was set back may be skipped for another reason now
+        if blocked:
+            self._classify()
+        for position in self._by_rules():
+            if records[position].state is SCHEDULED:
+                self._waiting[position] = self._waiting_at(position)
+        for position in sorted(self._branches):
+            if records[position].state is SUCCESS:
+                self._tell_downstream(step, self._leave_out(step, position, now), now)
+        waiting = self._waiting
         for position, record in enumerate(records):
-            if record.state is SCHEDULED and (blocked or not pending[position]):
+            if record.state is SCHEDULED and (blocked or not pending[position] or (waiting and position in waiting)):
                 self._consider(step, position, record, now)
         self._finish_if_done(step, now)
 
@@ -230,39 +151,248 @@ class RunMachine:
                     pending[position] = sum(not ended[other] for other in self.graph.dependencies(position))
         return pending
 
+    # --- what waits ---
+
+    def _by_rules(self) -> Iterator[int]:
+        """The positions of the tasks that do not simply wait for the success of all that they depend on."""
+        for task_id, said in self._rules.items():
+            position = self.graph.position(task_id)
+            if said.map_over is not None or said.trigger_rule is not _USUAL:
+                yield position
+            if said.branch:
+                yield from self.graph.followers(position)
+
+    def _outcome(self, position: int, record: TaskRecord) -> int:
+        """What a task that has ended counts as, for those that wait for it."""
+        if record.state is SUCCESS:
+            return SUCCEEDED
+        return AS_SKIPPED if record.state is SKIPPED and position in self._soft else AS_FAILED
+
+    def _classify(self) -> None:
+        """Find out which of the tasks that were skipped were so because of a failure.
+
+        It is not stored, since it follows from what is: those that had begun said so themselves, a branch's choice is its
+        output, and a trigger rule says the same again.
+        """
+        for task_id in self.graph.order():
+            record = self.tasks[task_id]
+            if record.state is SKIPPED:
+                position = self.graph.position(task_id)
+                if (
+                    record.started is not None
+                    or self._is_left_out(position)
+                    or self._waiting_at(position).verdict() is not SKIP_FAILED
+                ):
+                    self._soft.add(position)
+
+    def _is_left_out(self, position: int) -> bool:
+        """Whether a branch that succeeded did not choose a task."""
+        return any(
+            other in self._branches and self._records[other].state is SUCCESS and position in self._left_out_by(other)
+            for other in (self.graph.dependencies(position) if self._branches else ())
+        )
+
+    def _left_out_by(self, branch: int) -> list[int]:
+        """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
+        record = self._records[branch]
+        chosen = [task_id for task_id in chosen_by(record.output, self._rules[record.task_id].group) if task_id in self.graph]
+        goes_on = {*chosen, *self.graph.descendants(chosen)}
+        return [position for position in self.graph.followers(branch) if self.graph.id_at(position) not in goes_on]
+
+    def _leave_out(self, step: Step, branch: int, now: int) -> list[TaskRecord]:
+        """Skip what a branch that succeeded did not choose, and has not begun; those tasks."""
+        left_out: list[TaskRecord] = []
+        for position in self._left_out_by(branch):
+            record = self._records[position]
+            if record.state is SCHEDULED and record.started is None:
+                self._soft.add(position)
+                self._close(step, record, f"branch {self.graph.id_at(branch)!r} did not choose it", now)
+                left_out.append(record)
+        return left_out
+
+    def _waiting_at(self, position: int) -> Waiting:
+        """What a task waits for, as its upstreams stand."""
+        said = self._rules.get(self.graph.id_at(position), PLAIN)
+        gate = -1 if said.map_over is None else self.graph.position(said.map_over)
+        waiting = Waiting(said.trigger_rule, gate)
+        dependencies = self.graph.dependencies(position)
+        waiting.pending = len(dependencies) - (gate >= 0)
+        waiting.branches = self._branches.intersection(dependencies)
+        for other in dependencies:
+            record = self._records[other]
+            if record.state in TERMINAL_STATES:
+                mapped = self.maps.whole(record.task_id) if other == gate and self.maps is not None else None
+                listed = mapped is not None and mapped.items is not None
+                waiting.told(other, SUCCEEDED if listed else self._outcome(other, record))
+        return waiting
+
     def _consider(self, step: Step, position: int, record: TaskRecord, now: int) -> None:
         """What a waiting task's upstreams, as they stand, decide for it. For the beginning: later, each end is told."""
-        upstream = (self._records[other] for other in self.graph.dependencies(position))
-        blocker = next((other for other in upstream if other.state in TERMINAL_STATES and other.state is not SUCCESS), None)
-        verdict = decide(self._pending[position], blocker is not None)
-        if blocker is not None and verdict is Verdict.SKIP:
-            self._skip(step, record, blocker, now)
-            self._tell_downstream(step, record, now)
-        elif verdict is Verdict.RUN:
-            if record.due is not None and record.due > now:
-                # A wall clock that was set back must not stretch the wait beyond what was decided when the attempt ended.
-                ended = now if record.ended is None else record.ended
-                step.delayed.append((record, min(record.due - now, record.due - ended) / 1e6))
-            else:
-                step.ready.append(record)
+        waiting = self._waiting.get(position)
+        if waiting is None:
+            if all(
+                other.state is SUCCESS or other.state not in TERMINAL_STATES
+                for other in (self._records[upstream] for upstream in self.graph.dependencies(position))
+            ):
+                if not self._pending[position]:
+                    self.may_start(step, record, now)
+                return
+            waiting = self._waiting[position] = self._waiting_at(position)
+        elif waiting.decided:
+            return
+        news: list[TaskRecord] = []
+        self._judge(step, position, record, waiting, news, now)
+        self._tell_downstream(step, news, now)
 
-    def _tell_downstream(self, step: Step, ended: TaskRecord, now: int) -> None:
-        """What the end of a task decides for those that wait for it, and, where one is skipped, for those behind it."""
-        pending = self._pending
-        news = [ended]
+    def _judge(self, step: Step, position: int, record: TaskRecord, waiting: Waiting, news: list[TaskRecord], now: int) -> None:
+        """Do what is decided for a task, if anything is by now; one that is skipped is added to the news."""
+        verdict = waiting.verdict()
+        if verdict is RUN:
+            waiting.decided = True
+            self.may_start(step, record, now)
+        elif verdict is not WAIT:
+            self._skip(step, position, record, verdict, None, now)
+            news.append(record)
+
+    def may_start(self, step: Step, record: TaskRecord, now: int) -> None:
+        """Nothing keeps a task from starting any more, but for the moment at which its next attempt is due."""
+        if record.due is not None and record.due > now:
+            # A wall clock that was set back must not stretch the wait beyond what was decided when the attempt ended.
+            ended = now if record.ended is None else record.ended
+            step.delayed.append((record, min(record.due - now, record.due - ended) / 1e6))
+        else:
+            step.ready.append(record)
+
+    def _tell_downstream(self, step: Step, news: list[TaskRecord], now: int) -> None:
+        """What the ends of tasks decide for those that wait for them, and, where one is skipped, for those behind it."""
+        pending, waiting, records = self._pending, self._waiting, self._records
         for record in news:  # grows while it is walked
-            unsuccessful = record.state is not SUCCESS
-            for position in self.graph.followers(self.graph.position(record.task_id)):
-                follower = self._records[position]
+            source = self.graph.position(record.task_id)
+            outcome = self._outcome(source, record)
+            for position in self.graph.followers(source):
+                follower = records[position]
                 if follower.state is not SCHEDULED:
                     continue
                 pending[position] -= 1
-                verdict = decide(pending[position], unsuccessful)
-                if verdict is Verdict.RUN:
-                    step.ready.append(follower)
-                elif verdict is Verdict.SKIP:
-                    self._skip(step, follower, record, now)
-                    news.append(follower)
+                if not waiting and outcome == SUCCEEDED:  # as nearly always
+                    if not pending[position]:
+                        step.ready.append(follower)
+                else:
+                    self._tell(step, position, follower, source, outcome, news, now)
+
+    def _tell(
+        self, step: Step, position: int, follower: TaskRecord, source: int, outcome: int, news: list[TaskRecord], now: int
+    ) -> None:
+        """What the end of one task decides for one that waits for it."""
+        known = self._waiting.get(position)
+        if known is not None:
+            if not known.decided:
+                known.told(source, outcome)
+                self._judge(step, position, follower, known, news, now)
+        elif outcome == SUCCEEDED:
+            if not self._pending[position]:
+                step.ready.append(follower)
+        elif outcome == AS_FAILED:
+            self._skip(step, position, follower, SKIP_FAILED, self._records[source], now)
+            news.append(follower)
+        else:  # whether a failure skips it, those that have not ended will show
+            known = self._waiting[position] = Waiting(_USUAL)
+            known.pending = self._pending[position] + 1
+            known.told(source, outcome)
+            self._judge(step, position, follower, known, news, now)
+
+    def _skip(
+        self, step: Step, position: int, record: TaskRecord, verdict: Verdict, blocker: TaskRecord | None, now: int
+    ) -> None:
+        """Skip a task by the verdict of its trigger rule, because of that upstream, or of the first that may be meant."""
+        waiting = self._waiting.pop(position, None)
+        if verdict is not SKIP_FAILED:
+            self._soft.add(position)
+        if blocker is None:
+            wanted = AS_FAILED if verdict is SKIP_FAILED else AS_SKIPPED
+            blocker = next((other for other in self._ended_upstream(position) if self._as(other) == wanted), None)
+        why = "" if blocker is None else self._why_blocked(blocker)
+        if waiting is not None and waiting.rule is not _USUAL and waiting.gate is RUN:
+            succeeded, failed, skipped = waiting.counts
+            counts = f"{succeeded} upstream tasks succeeded, {failed} failed, {skipped} were skipped"
+            why = f"trigger rule '{waiting.rule}' was not met: {counts}"
+        self._close(step, record, why or "upstream tasks did not succeed", now)
+
+    def _ended_upstream(self, position: int) -> Iterator[TaskRecord]:
+        for other in self.graph.dependencies(position):
+            if self._records[other].state in TERMINAL_STATES:
+                yield self._records[other]
+
+    def _as(self, record: TaskRecord) -> int:
+        return self._outcome(self.graph.position(record.task_id), record)
+
+    def _why_blocked(self, blocker: TaskRecord) -> str:
+        upstream = f"upstream task {blocker.task_id!r}"
+        if blocker.state is FAILED:
+            return f"{upstream} failed"
+        if blocker.state is CANCELLED:
+            return f"{upstream} was cancelled"
+        # A task that was skipped passes on why: the one that is the cause is what a reader needs, however far up it stands.
+        if blocker.reason is None:
+            return f"{upstream} did not succeed ({blocker.state})"
+        if self._as(blocker) == AS_FAILED or blocker.reason.startswith("upstream task "):
+            return blocker.reason
+        return f"{upstream} was skipped: {blocker.reason}"
+
+    def _close(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
+        """Skip a task of the graph that waits."""
+        self.mark_skipped(step, record, why, now)
+        self._open -= 1
+
+    def mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
+        """Skip a record, whatever follows from that."""
+        self._move(step, record, SKIPPED)
+        record.ended, record.due, record.reason = now, None, why
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, why))
+
+    # --- mapped tasks ---
+
+    def _mapped_of(self, record: TaskRecord) -> Mapped | None:
+        """The mapped task that a record is an item of."""
+        return None if self.maps is None else self.maps.of_item(record.task_id)
+
+    def is_there(self, task_id: str) -> bool:
+        """Whether a record counts: its task stands in the graph, or is an item of one that does."""
+        return task_id in self.graph or (self.maps is not None and self.maps.of_item(task_id) is not None)
+
+    def expand(self, step: Step, record: TaskRecord, keys: Keys, made: dict[str, TaskRecord], now: int) -> None:
+        """A mapped task, which runs, has its list; see `Maps.expand`."""
+        assert self.maps is not None
+        self.maps.expand(step, record, keys, made, now)
+
+    def listed(self, step: Step, whole: str, now: int) -> None:
+        """A mapped task has its items: those that map over it may have theirs."""
+        source = self.graph.position(whole)
+        for position in self.graph.followers(source):
+            waiting = self._waiting.get(position)
+            if waiting is not None and waiting.gate_position == source and waiting.gate is WAIT:
+                waiting.gate = RUN
+                self._consider(step, position, self._records[position], now)
+
+    def settle(self, step: Step, record: TaskRecord, state: ExecutionState, text: str, details: str, now: int) -> None:
+        """End a mapped task that runs: with its output, or with the reason why it has none."""
+        self._end_attempt(step, record, state)
+        record.ended = now
+        where = (self.run.flow_name, self.run.id, now, record.task_id, record.try_number)
+        if state is SUCCESS:
+            record.output = text
+            step.joined.append(record)
+            step.events.append(told.TaskSucceeded(*where))
+        elif state is FAILED:
+            failure = self._kept(Failure("ItemsFailed", text, details))
+            record.reason, record.error = failure.message, failure.traceback
+            step.events.append(told.TaskFailed(*where, failure.message))
+        else:
+            record.reason = text
+            self._archive(step, record, AttemptResult.SKIPPED)
+            self._soft.add(self.graph.position(record.task_id))
+            step.events.append(told.TaskSkipped(*where, text))
+        self._ended(step, record, now)
 
     def _finish_if_done(self, step: Step, now: int) -> None:
         if self._open == 0 and self.run.state is RUNNING:
@@ -270,7 +400,7 @@ class RunMachine:
             failed = any(state is FAILED or state is CANCELLED for state in states)  # by identity: there may be a million
             self._move_run(step, FAILED if failed else SUCCESS)
             self.run.ended = now
-            step.finished.append(self)
+            step.finished.append(self.run)
             step.events.append(told.RunFinished(self.run.flow_name, self.run.id, now, self.run.state))
 
     def cancel(self, step: Step, now: int, reason: str = BY_RUN, logs: Mapping[str, str | None] | None = None) -> None:
@@ -287,7 +417,7 @@ class RunMachine:
         """
         cancel_run(step, self.run, self.tasks.values(), now, reason, logs)
         self._open = 0
-        step.finished.append(self)
+        step.finished.append(self.run)
 
     def interrupt(self, step: Step, now: int) -> None:
         """Stop an unfinished run so that it can be continued: what is in flight goes back to SCHEDULED.
@@ -343,6 +473,16 @@ class RunMachine:
         step.events.append(told.TaskFailed(*where, failure.summary))
         self._ended(step, record, now)
 
+    def skipped(self, step: Step, record: TaskRecord, reason: str, logs: str | None, now: int) -> None:
+        """The running attempt asked to be skipped, or was not made since its condition said no: the task is, for good."""
+        self._end_attempt(step, record, SKIPPED)
+        record.ended, record.reason, record.logs = now, reason, logs
+        self._archive(step, record, AttemptResult.SKIPPED)
+        if self._mapped_of(record) is None:
+            self._soft.add(self.graph.position(record.task_id))
+        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, reason))
+        self._ended(step, record, now)
+
     def interrupted(self, step: Step, record: TaskRecord, now: int, logs: str | None = None) -> None:
         """The running attempt was cut off in an orderly way. It uses up no retry; but the task may forbid another attempt."""
         self._cut_off(step, record, now, logs)
@@ -357,7 +497,11 @@ class RunMachine:
         Raises:
             IllegalTransitionError: the task has ended already.
         """
-        _cancel_task(step, self.run, record, now, reason, logs)
+        mapped = None if self.maps is None else self.maps.whole(record.task_id)
+        if mapped is not None and self.maps is not None:
+            for item in self.maps.open_items(mapped):
+                cancel_one(step, self.run, item, now, reason, None)
+        cancel_one(step, self.run, record, now, reason, logs)
         if self._records:
             self._ended(step, record, now)
 
@@ -366,19 +510,30 @@ class RunMachine:
         self._put_back(step, record, now)
 
     def _ended(self, step: Step, record: TaskRecord, now: int) -> None:
+        if self.maps is not None and (mapped := self.maps.of_item(record.task_id)) is not None:
+            self.maps.ended(step, mapped, record, now)
+            return
         self._open -= 1
-        self._tell_downstream(step, record, now)
+        news = [record]
+        if self._branches and record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
+            news += self._leave_out(step, self.graph.position(record.task_id), now)
+        self._tell_downstream(step, news, now)
         self._finish_if_done(step, now)
 
     def _cut_off(self, step: Step, record: TaskRecord, now: int, logs: str | None = None, died: bool = False) -> None:
         """What an interruption makes of the task; those that wait for it are told by the caller, or when the run begins."""
         crashes, failure = record.crashes, None
-        # Not so a subflow whose run was begun: its task only waits for that, and the tasks inside count for themselves.
-        if record.child_run_id is None and record.task_id in self.graph:
+        # Not so a subflow whose run was begun, or a mapped task that has its items: these count for themselves.
+        if record.child_run_id is None and self.is_there(record.task_id) and not self.has_items(record):
             crashes += died
             failure = failure_by_interruption(self._policies[record.task_id], crashes, died)
         self._put_back(step, record, now, logs, failure)
         record.crashes = crashes
+
+    def has_items(self, record: TaskRecord) -> bool:
+        """Whether a record is that of a mapped task whose items are there."""
+        mapped = None if self.maps is None else self.maps.whole(record.task_id)
+        return mapped is not None and mapped.items is not None
 
     def _put_back(
         self, step: Step, record: TaskRecord, now: int, logs: str | None = None, failure: Failure | None = None
@@ -395,22 +550,6 @@ class RunMachine:
             step.events.append(told.TaskFailed(*where, failure.summary))
         self._archive(step, record, AttemptResult.INTERRUPTED)
         record.interruptions += 1
-
-    def _skip(self, step: Step, record: TaskRecord, blocker: TaskRecord, now: int) -> None:
-        if blocker.state is FAILED:
-            why = f"upstream task {blocker.task_id!r} failed"
-        elif blocker.state is CANCELLED:
-            why = f"upstream task {blocker.task_id!r} was cancelled"
-        else:
-            # A task that was skipped passes on why: the one that failed is what a reader needs, however far up it stands.
-            why = blocker.reason or f"upstream task {blocker.task_id!r} did not succeed ({blocker.state})"
-        self._mark_skipped(step, record, why, now)
-
-    def _mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
-        self._move(step, record, SKIPPED)
-        record.ended, record.due, record.reason = now, None, why
-        self._open -= 1
-        step.events.append(told.TaskSkipped(self.run.flow_name, self.run.id, now, record.task_id, record.try_number, why))
 
     # --- manual retry and a changed graph: for a run that nobody drives ---
 
@@ -442,6 +581,9 @@ class RunMachine:
             record.output = record.error = record.reason = record.logs = None
             if task_id not in kept:
                 record.input = record.child_run_id = None
+                mapped = None if self.maps is None else self.maps.whole(task_id)
+                if mapped is not None:
+                    mapped.forget()
             step.events.append(told.TaskReset(self.run.flow_name, self.run.id, now, task_id, 0))
         if self.run.state is not SCHEDULED:
             self._move_run(step, SCHEDULED)
@@ -456,12 +598,13 @@ class RunMachine:
             cancelled: whether also what was cancelled: so it is by a manual retry, and not by one that nobody asked for.
         """
         stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
-        self.reset(
-            step,
-            [task_id for task_id in self.graph if self.tasks[task_id].state not in stay],
-            now,
-            keep_child=[task_id for task_id in self.graph if self.tasks[task_id].state in (FAILED, CANCELLED)],
-        )
+        back = [task_id for task_id in self.graph if self.tasks[task_id].state not in stay]
+        for mapped in self.maps or ():
+            if mapped.record.state is SKIPPED:
+                back += mapped.known
+            elif mapped.record.state not in stay:
+                back += mapped.to_mend(cancelled)
+        self.reset(step, back, now, keep_child=[task_id for task_id in back if self.tasks[task_id].state in (FAILED, CANCELLED)])
 
     def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:
         """Take up a changed graph: add records for its new tasks, and close those that it no longer has.
@@ -472,21 +615,22 @@ class RunMachine:
             self.tasks[record.task_id] = record
             step.changes.tasks.append(record)
         for task_id, record in self.tasks.items():
-            if task_id in self.graph:
+            if self.is_there(task_id):
                 if record.state is SKIPPED and record.reason == _GONE:
                     self._move(step, record, SCHEDULED)
                     record.ended = record.reason = None
             elif record.state not in TERMINAL_STATES:
                 if record.state is RUNNING:
                     self._put_back(step, record, now)
-                self._mark_skipped(step, record, _GONE, now)
+                self.mark_skipped(step, record, _GONE, now)
+        self.maps = self._find_maps()
         self.run.graph = graph_text
         step.changes.runs.append(self.run)
 
     # --- moving ---
 
-    _move = staticmethod(_move_task)
-    _archive = staticmethod(_archive_attempt)
+    _move = staticmethod(move_task)
+    _archive = staticmethod(archive_attempt)
 
     def _end_attempt(self, step: Step, record: TaskRecord, target: ExecutionState) -> None:
         # The table lets finished tasks go back to SCHEDULED, but for a reset: a late outcome must not wake one.
@@ -496,48 +640,6 @@ class RunMachine:
 
     def _move_run(self, step: Step, target: ExecutionState) -> None:
         if self.run.state is not target:
-            _check_run(self.run, target)
+            check_run(self.run, target)
             self.run.state = target
         step.changes.runs.append(self.run)
-
-
-# --- cancelling: by the records alone, so that it takes neither the flow nor an unchanged graph ---
-
-
-def _check_run(run: RunRecord, target: ExecutionState) -> None:
-    if (run.state, target) not in _RUN_MOVES:
-        raise IllegalTransitionError(f"Run {run.id!r}", run.state.value, target.value)
-
-
-def cancel_run(
-    step: Step,
-    run: RunRecord,
-    tasks: Iterable[TaskRecord],
-    now: int,
-    reason: str = BY_RUN,
-    logs: Mapping[str, str | None] | None = None,
-) -> None:
-    """Cancel a run that has not ended; see `RunMachine.cancel`."""
-    _check_run(run, CANCELLED)
-    for record in tasks:
-        if record.state not in TERMINAL_STATES:
-            _cancel_task(step, run, record, now, reason, logs.get(record.task_id) if logs else None)
-    run.state, run.ended = CANCELLED, now
-    step.changes.runs.append(run)
-    step.events.append(told.RunFinished(run.flow_name, run.id, now, CANCELLED))
-
-
-def cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str = BY_ITSELF) -> None:
-    """Cancel a task that has not ended, of a run that nobody drives: what follows is decided when somebody does."""
-    _cancel_task(step, run, record, now, reason, None)
-
-
-def _cancel_task(step: Step, run: RunRecord, record: TaskRecord, now: int, reason: str, logs: str | None) -> None:
-    ran = record.state is RUNNING
-    _move_task(step, record, CANCELLED)
-    record.due, record.reason = None, reason
-    record.ended = now
-    if ran:
-        record.logs = logs
-        _archive_attempt(step, record, AttemptResult.CANCELLED)
-    step.events.append(told.TaskCancelled(run.flow_name, run.id, now, record.task_id, record.try_number, reason))

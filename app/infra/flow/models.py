@@ -36,7 +36,7 @@ class ExecutionState(StringEnum):
     SUCCESS = "success"
     FAILED = "failed"
     SKIPPED = "skipped"
-    """Not run, because something upstream did not succeed; `TaskInstance.reason` says what."""
+    """Not run, because of how something upstream ended or since it said so itself; `TaskInstance.reason` says why."""
     CANCELLED = "cancelled"
 
     @staticmethod
@@ -69,6 +69,8 @@ class AttemptResult(StringEnum):
     """It was cut off, by the death of its process or since the run was stopped. Uses up no retry, but see `max_interruptions`."""
     CANCELLED = "cancelled"
     """Somebody cancelled the task, or the whole run."""
+    SKIPPED = "skipped"
+    """The task asked to be skipped, or its `run_if` said no."""
 
 
 def kind_name(kind: type) -> str:

@@ -46,6 +46,8 @@ def _check(flow: FlowDefinition, task: TaskDefinition, known: dict[str, SubmitsW
         from .travel import check_travels  # late: few tasks travel
 
         check_travels(task.task_id, task.function)
+        if task.rules.run_if is not None:
+            check_travels(task.task_id, task.rules.run_if)
         if choice != "process" and options.heartbeat_timeout is not None:
             expected = 'left out: signs of life do not come back from that executor; with "process" and in threads they do'
             raise InvalidOptionError("heartbeat_timeout", options.heartbeat_timeout, expected, task.task_id)

@@ -19,6 +19,8 @@ MAX_MESSAGE = 64 * 1024
 """Characters of an exception's message, or of a line of a log, that are kept."""
 MAX_TRACEBACK = 256 * 1024
 """Characters of a traceback that are kept."""
+MAX_REASON = 500
+"""Characters of a reason that a task gives for being skipped."""
 
 FAILED = "(redaction failed)"
 
@@ -39,6 +41,27 @@ def redacted(text: str, hooks: Iterable[Redact]) -> str:
     return text
 
 
+class Combined:
+    """Several hooks as one, called one after the other."""
+
+    def __init__(self, hooks: Iterable[Redact]) -> None:
+        self.hooks = tuple(hooks)
+
+    def __call__(self, text: str) -> str:
+        """The text as all of them together give it back."""
+        return redacted(text, self.hooks)
+
+
+def combined(*hooks: Redact | None) -> Redact | None:
+    """One hook that does what all of these do, in their order; None where there is none."""
+    each: list[Redact] = []
+    for hook in hooks:
+        if hook is not None:
+            each += hook.hooks if isinstance(hook, Combined) else (hook,)
+    once = [hook for place, hook in enumerate(each) if hook not in each[:place]]
+    return Combined(once) if len(once) > 1 else next(iter(once), None)
+
+
 def kept_failure(failure: Failure, hooks: Iterable[Redact]) -> Failure:
     """What is stored and told of a failure."""
     hooks = tuple(hooks)
@@ -48,6 +71,13 @@ def kept_failure(failure: Failure, hooks: Iterable[Redact]) -> Failure:
         abridged(redacted(failure.message, hooks), MAX_MESSAGE),
         abridged(redacted(failure.traceback, hooks), MAX_TRACEBACK),
     )
+
+
+def kept_reason(text: str, hooks: Iterable[Redact]) -> str:
+    """What is stored and told of a reason that a task gave: one line, as long at the most as the summary of a failure."""
+    lines = redacted(clean(text), hooks).splitlines()
+    line = " ".join([stripped for line in lines if (stripped := line.strip())])
+    return line if len(line) <= MAX_REASON else f"{line[: MAX_REASON - 3]}..."
 
 
 def redacted_tree(tree: Any, hooks: Iterable[Redact]) -> Any:

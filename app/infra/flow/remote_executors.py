@@ -28,7 +28,7 @@ def outcome_of(call: Call, reply: Reply) -> Outcome:
     for line in reply.lines or ():
         call.context._take_line(*line)
     call.context._log_lines_left_out += reply.left_out
-    return Outcome(call, reply.output, reply.params, call.context._logs_text(), reply.failure, reply.cancelled)
+    return Outcome(call, reply.output, reply.params, call.context._logs_text(), reply.failure, reply.skipped, reply.cancelled)
 
 
 def _interrupted(call: Call) -> Outcome:
@@ -228,7 +228,7 @@ class SubmitExecutor:
             return _raised(call, error)
 
     def _sent(self, outcome: Outcome) -> None:
-        if outcome.failure is not None:
+        if outcome.failure is not None or outcome.skipped is not None:  # whatever a submit raises
             self._settle(outcome)
 
     def _done(self, call: Call, snapshot: Any, future: Any) -> None:

@@ -10,10 +10,11 @@ from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
 from .events import Event
 from .live_run import LiveRun
-from .machine import Step, cancel_run
+from .map_items import split_path
 from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
+from .steps import Step, cancel_run
 from .store import Store
 
 
@@ -97,7 +98,7 @@ class RunTree:
         """
         if not isinstance(path, str):
             raise InvalidNameError("task id", path, f"it must be a string, not {type(path).__name__}")
-        *names, task_id = path.split(".")
+        *names, task_id = split_path(path)
         live = root
         way: list[tuple[LiveRun, TaskRecord]] = []
         for name in names:
@@ -122,11 +123,15 @@ class RunTree:
         return step.events
 
     def _reset(self, step: Step, live: LiveRun, task_id: str, downstream: bool, goes_on: bool) -> None:
-        affected = tasks_to_reset(live.graph, task_id, downstream)
+        maps = live.machine.maps
+        if maps is None:
+            affected, kept = tasks_to_reset(live.graph, task_id, downstream), {task_id} if goes_on else set[str]()
+        else:
+            affected, kept = maps.to_reset(live.graph, task_id, downstream, goes_on)
         for other in affected:
-            if not (goes_on and other == task_id):
+            if other not in kept:
                 self._abandon(step, live.machine.tasks[other])
-        live.machine.reset(step, affected, self._clock.now(), [task_id] if goes_on else [])
+        live.machine.reset(step, affected, self._clock.now(), kept)
         for other in affected:
             live.retype(live.machine.tasks[other])
 
@@ -142,6 +147,6 @@ class RunTree:
 
     @staticmethod
     def _record(live: LiveRun, task_id: str) -> TaskRecord:
-        if task_id not in live.graph:
-            raise UnknownTaskError(f"Flow {live.definition.name!r}", task_id, closest(task_id, live.graph))
+        if not live.machine.is_there(task_id):
+            raise UnknownTaskError(f"Flow {live.definition.name!r}", task_id, closest(task_id, live.machine.tasks))
         return live.machine.tasks[task_id]

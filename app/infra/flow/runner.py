@@ -19,17 +19,17 @@ from .clock import Clock
 from .codec import join, split
 from .context import Context
 from .errors import FlowError, RunFailedError, shortened
-from .event_manager import EventManager
+from .event_manager import Audience
 from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
-from .live_run import LiveRun, encode_params, new_run, subflow_params_function
-from .machine import RunMachine, Step
+from .live_run import LiveRun, encode_params, new_run
 from .models import ExecutionState, Failure, TaskType, kinds_of
 from .off_loop import Worker
-from .records import Ask, Lease, TaskRecord
+from .records import Ask, Lease, RunRecord, TaskRecord
+from .steps import Step
 from .store import Store
-from .task_options import Capacities
+from .task_options import DEFAULT, Capacities
 
 MOST_STARTS = 100
 """Tasks started in one turn at the most: a turn with so many, committed and begun, holds up the event loop for some 6 ms."""
@@ -54,7 +54,7 @@ class Runner:
         store: Store,
         lease: Lease,
         worker: Worker,
-        events: EventManager,
+        events: Audience,
         clock: Clock,
         make_id: Callable[[], str],
         capacities: Capacities,
@@ -248,18 +248,38 @@ class Runner:
                 live.machine.interrupted(step, record, ended, outcome.logs)
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
                     step.ready.append(record)
-            elif outcome.failure is None:
+            elif outcome.output is not None:
                 if outcome.params is not None and outcome.params:
                     live.apply_params(step, outcome.params)
+                if live.rules:  # as few flows have
+                    if self._taken_apart(step, outcome, ended):
+                        continue
+                    wrong = live.wrong_choice(record, outcome.output)
+                    if wrong is not None:
+                        live.machine.failed(step, record, failure_of(wrong), outcome.logs, ended)
+                        continue
                 if record.type is TaskType.FLOW:  # what it made are the params of its child run
-                    assert outcome.output is not None
                     self._make_subflow(step, live, record, split(outcome.output), ended)
                 else:
                     live.machine.succeeded(step, record, outcome.output, outcome.logs, ended)
                     if live.outputs.add(record):
                         self._too_full.add(live)
-            else:
+            elif outcome.failure is not None:
                 live.machine.failed(step, record, outcome.failure, outcome.logs, ended)
+            else:
+                assert outcome.skipped is not None
+                live.machine.skipped(step, record, live.kept_reason(outcome.skipped), outcome.logs, ended)
+
+    def _taken_apart(self, step: Step, outcome: Outcome, ended: int) -> bool:
+        """Whether the attempt took apart the list that its task is mapped over; then its items are there now."""
+        from .listing import Listing  # late: few tasks are mapped
+
+        live, record = outcome.call.key
+        function = outcome.call.function
+        if not isinstance(function, Listing):
+            return False
+        live.expand(step, record, function, ended)
+        return True
 
     def _advance(self, step: Step) -> list[Call]:
         """Carry on from what the step made ready or finished, until no more can start; return the calls to make."""
@@ -275,13 +295,15 @@ class Runner:
             live = self._runs[record.run_id]
             live.machine.start(step, record, now)
             if lane is not None:
-                function = task.function
-                if function is None:  # what makes a subflow's params: the user's code, so it runs where a task's would
-                    assert callable(task.params)
-                    function = subflow_params_function(task.params, record.task_id)
-                call = Call((live, record), function, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+                called = task.called
+                assert called is not None
+                call = Call((live, record), called, Context(live, record), f"{live.run.flow_name}.{record.task_id}")
                 pool = None if task.options.pool is None else self._admission.pool(task.options.pool)
                 self._attempts.add(call, lane, monotonic, task.options, pool)
+                calls.append(call)
+            elif live.is_whole(record):
+                call = Call((live, record), live.listing(record), Context(live, record), f"{live.run.flow_name}.{record.task_id}")
+                self._attempts.add(call, self._lanes.threads, monotonic, DEFAULT, None)
                 calls.append(call)
             elif record.child_run_id is not None:
                 self._continue_subflow(step, live, record, now)
@@ -308,6 +330,10 @@ class Runner:
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
+        while step.joined:
+            record = step.joined.pop()
+            if (live := self._runs[record.run_id]).outputs.add(record):
+                self._too_full.add(live)
 
     # --- subflows ---
 
@@ -343,7 +369,7 @@ class Runner:
         child = self._runs[record.child_run_id]
         child.parent = (live, record)
         if child.run.state is ExecutionState.SUCCESS:  # mended on its own
-            self._finish_subflow(step, child.machine, now)
+            self._finish_subflow(step, child.run, now)
             return
         if ExecutionState.is_terminal(child.run.state):
             child.machine.reset_failed(step, now, cancelled=self._is_retried_by_hand(live, record))
@@ -365,15 +391,15 @@ class Runner:
             around = live.parent
         return True
 
-    def _finish_subflow(self, step: Step, machine: RunMachine, now: int) -> None:
-        child = self._runs[machine.run.id]
+    def _finish_subflow(self, step: Step, run: RunRecord, now: int) -> None:
+        child = self._runs[run.id]
         if child.parent is None:  # the root
             return
         live, record = child.parent
         if record.state is not ExecutionState.RUNNING:  # it was cancelled, and the child with it
             return
         if child.run.state is ExecutionState.SUCCESS:
-            del self._runs[machine.run.id]
+            del self._runs[run.id]
             live.machine.succeeded(step, record, child.result_text(), None, now)
             if live.outputs.add(record):
                 self._too_full.add(live)

@@ -5,22 +5,22 @@ Knows the rooms that do so, and which one comes when; must not know how a flow i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
 from .clock import Clock
 from .definitions import FlowDefinition, check_name
 from .errors import RunExistsError, RunNotFoundError
-from .event_manager import EventManager
+from .event_manager import Audience
 from .events import Event
 from .live_run import encode_params, new_run
-from .machine import Step
 from .models import WorkflowRun
 from .off_loop import Worker
 from .run_tree import RunTree
 from .runner import Runner
 from .session import Session, claimed, heed_asks
+from .steps import Step
 from .store import Store
 from .task_options import USUAL, Capacities
 
@@ -45,7 +45,7 @@ class Runs:
         clock: Clock,
         make_id: Callable[[], str],
         worker: Worker,
-        events: EventManager,
+        events: Audience,
         capacities: Capacities = USUAL,
     ) -> None:
         self._definition = definition
@@ -65,16 +65,31 @@ class Runs:
         """See `AsyncFlow.init_run`."""
         texts = encode_params(params, self._store.codec)
         new_id = self._make_id() if run_id is None else check_name("run id", run_id)
-        if run_id is not None and self._has(new_id):
-            return new_id
+        self._make(new_id, texts, parent_run_id, parent_task_id, known=run_id is not None)
+        return new_id
+
+    def make_soon(
+        self, params: Mapping[str, Any] | None, run_id: str | None
+    ) -> tuple[str, Callable[[], Coroutine[Any, Any, None]]]:
+        """The id of a run, and what makes it, in the worker's thread: of params as they are now, and can be stored."""
+        texts = encode_params(params, self._store.codec)
+        new_id = self._make_id() if run_id is None else check_name("run id", run_id)
+        make = partial(self._make, new_id, texts, None, None, known=run_id is not None)
+        return new_id, partial(self._worker.do, make)
+
+    def _make(
+        self, new_id: str, texts: Mapping[str, str], parent_run_id: str | None, parent_task_id: str | None, known: bool
+    ) -> None:
+        """Make a run; of an id that somebody else knows, there may be one."""
+        if known and self._has(new_id):
+            return
         step = Step()
         new_run(step, self._definition, new_id, texts, self._clock.now(), parent_run_id, parent_task_id)
         try:
             self._store.commit(step.changes)
         except RunExistsError:
-            if run_id is None or not self._has(new_id):
+            if not known or not self._has(new_id):
                 raise
-        return new_id
 
     def _has(self, run_id: str) -> bool:
         try:
@@ -130,5 +145,13 @@ class Runs:
         from .cancelling import cancel  # late: few runs are cancelled
 
         done, told = cancel(self._store, self._clock, self._definition.name, run_id, task_path)
+        self._events.emit(told)
+        return done
+
+    async def cancel_soon(self, run_id: str) -> bool:
+        """Cancel a run; the store is asked in the worker's thread."""
+        from .cancelling import cancel  # late: few runs are cancelled
+
+        done, told = await self._worker.do(partial(cancel, self._store, self._clock, self._definition.name, run_id, None))
         self._events.emit(told)
         return done

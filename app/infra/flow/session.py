@@ -15,10 +15,10 @@ from .definitions import FlowDefinition
 from .errors import RunOwnedError, StoreError
 from .events import Event
 from .live_run import LiveRun
-from .machine import Step
 from .models import ExecutionState, WorkflowRun
 from .records import Ask, Lease
 from .run_tree import RunTree
+from .steps import Step
 from .store import Store, outermost
 from .views import TaskTable, workflow_run
 

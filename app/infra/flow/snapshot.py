@@ -30,9 +30,21 @@ class Snapshot:
     params: Mapping[str, str]
     tasks: dict[str, TaskRecord]
     codec: ValueCodec
+    mapped: tuple[str | None, int] | None = None
+    """Of a mapped task: the text of its item, and its place in the list."""
+    names: Mapping[str, str] | None = None
+    """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
 
     @classmethod
-    def of(cls, run: RunRecord, params: Mapping[str, str], tasks: Sequence[TaskRecord], codec: ValueCodec) -> Snapshot:
+    def of(
+        cls,
+        run: RunRecord,
+        params: Mapping[str, str],
+        tasks: Sequence[TaskRecord],
+        codec: ValueCodec,
+        mapped: tuple[str | None, int] | None = None,
+        names: Mapping[str, str] | None = None,
+    ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on. The first of the tasks is the one that is sent."""
         sent = RunRecord(
             id=run.id,
@@ -46,7 +58,7 @@ class Snapshot:
             parent_run_id=run.parent_run_id,
             parent_task_id=run.parent_task_id,
         )
-        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec)
+        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, mapped, names)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -58,7 +70,16 @@ class Snapshot:
             tasks.append((run_id, task_id, position, kind.value, state.value, *rest))
         codec = self.codec
         sent = codec.max_size if type(codec) is ValueCodec and codec._types == _PLAIN._types else codec
-        return _received, (about_run, (run.parent_run_id, run.parent_task_id), self.task_id, self.params, tasks, sent)
+        return _received, (
+            about_run,
+            (run.parent_run_id, run.parent_task_id),
+            self.task_id,
+            self.params,
+            tasks,
+            sent,
+            self.mapped,
+            self.names,
+        )
 
     # --- what the task sees: the Scope of its context ---
 
@@ -80,6 +101,22 @@ class Snapshot:
         """The text as it is: the flow's hooks see it in the run's own process."""
         return text
 
+    @property
+    def has_groups(self) -> bool:
+        """See `Scope.has_groups`."""
+        return self.names is not None
+
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`.
+
+        Raises:
+            NotSentError: it is none of those that were sent along.
+        """
+        found = name if self.names is None else self.names.get(name)
+        if found is None:
+            raise NotSentError(task_id, name)
+        return found
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`.
 
@@ -98,6 +135,10 @@ class Snapshot:
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """The run as it stood when it was sent, with the tasks that were."""
         return workflow_run(self.run, TaskTable(self.tasks, self.codec), self.codec, params)
+
+    def item(self, task_id: str) -> tuple[str | None, int] | None:  # noqa: ARG002 - it holds one task
+        """See `Scope.item`."""
+        return self.mapped
 
     def beat(self) -> float:
         """See `Scope.beat`."""
@@ -119,6 +160,8 @@ def _received(
     params: Mapping[str, str],
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
+    mapped: tuple[str | None, int] | None,
+    names: Mapping[str, str] | None,
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
     run_id, flow_name, created, state, started, ended = about_run
@@ -131,4 +174,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec)
+    return Snapshot(run, task_id, params, records, codec, mapped, names)

@@ -6,11 +6,14 @@ Pure: checked here, heeded by the machine and by what calls the task's function.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOptionError
 from .late_dataclass import dataclass
 from .trigger_rules import TriggerRule
+
+if TYPE_CHECKING:
+    from .groups import Group
 
 MapKey = Callable[[Any], str]
 """The key of an item, by which its task is called."""
@@ -32,6 +35,8 @@ class TaskRules:
     map_key: MapKey | None = None
     """None calls the items by their index."""
     max_map_size: int = MAX_MAP_SIZE
+    group: Group | None = None
+    """By whose names a branch chooses, where it was included from another flow."""
 
 
 PLAIN = TaskRules()

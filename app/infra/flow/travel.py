@@ -14,7 +14,7 @@ from types import FunctionType
 from typing import Any, cast
 
 from .context import MAX_LOG_LINES, Context, _current
-from .errors import CannotTravelError, shown
+from .errors import CannotTravelError, shown, skip_reason
 from .late_dataclass import dataclass
 from .models import Failure
 from .snapshot import Snapshot
@@ -35,6 +35,7 @@ class Reply:
     output: str | None = None
     params: Mapping[str, str | None] | None = None
     failure: Failure | None = None
+    skipped: str | None = None
     cancelled: bool = False
     lines: list[Line] | None = None
     """What was logged and has not been sent before."""
@@ -113,6 +114,9 @@ def _run(function: Callable[[Context], Any], context: Context) -> Reply:
                 raise error
         return Reply(context._output_text(value), context._changed_params())
     except BaseException as error:
+        reason = skip_reason(error)
+        if reason is not None:
+            return Reply(skipped=reason)
         from asyncio import CancelledError  # late: most attempts succeed
 
         from .executors import failure_of  # late: most attempts succeed, and asyncio comes with it

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
+from .clock import Clock
 from .definitions import Dependencies, Dependency, RunIf, SubflowParams, TaskFunction
 from .errors import ParallelError
 from .flow import AsyncFlow
@@ -23,7 +24,7 @@ class FlowBuilder:
     Args:
         flow_name: the flow's name.
         store: where its runs live; a `MemoryStore` if none is given.
-        redact, executor, executors, pools, max_threads, max_processes, grace_period: as for `AsyncFlow`.
+        clock, make_id, redact, executor, executors, pools, max_threads, max_processes, grace_period: as for `AsyncFlow`.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class FlowBuilder:
         flow_name: str,
         store: Store | None = None,
         *,
+        clock: Clock | None = None,
+        make_id: Callable[[], str] | None = None,
         redact: Redact | None = None,
         executor: ExecutorChoice = None,
         executors: Mapping[str, SubmitsWork] | None = None,
@@ -43,6 +46,8 @@ class FlowBuilder:
             return AsyncFlow(
                 flow_name,
                 store,
+                clock=clock,
+                make_id=make_id,
                 redact=redact,
                 executor=executor,
                 executors=executors,
@@ -83,6 +88,9 @@ class FlowBuilder:
         map_over: Dependency | None = None,
         map_key: MapKey | None = None,
         max_map_size: int = MAX_MAP_SIZE,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
     ) -> FlowBuilder:
         """Add a task; see `AsyncFlow.add_task_definition`."""
         self._flow.add_task_definition(
@@ -107,6 +115,9 @@ class FlowBuilder:
             map_over=map_over,
             map_key=map_key,
             max_map_size=max_map_size,
+            name=name,
+            description=description,
+            replace=replace,
         )
         return self
 
@@ -127,6 +138,9 @@ class FlowBuilder:
         map_over: Dependency | None = None,
         map_key: MapKey | None = None,
         max_map_size: int = MAX_MAP_SIZE,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
     ) -> FlowBuilder:
         """Add a nested flow; see `AsyncFlow.add_subflow_definition`."""
         self._flow.add_subflow_definition(
@@ -144,7 +158,17 @@ class FlowBuilder:
             map_over=map_over,
             map_key=map_key,
             max_map_size=max_map_size,
+            name=name,
+            description=description,
+            replace=replace,
         )
+        return self
+
+    def include(
+        self, other: AsyncFlow, prefix: str | None = None, *, depends_on: Dependencies = None, replace: bool = False
+    ) -> FlowBuilder:
+        """Take in all tasks of another flow; see `AsyncFlow.include`."""
+        self._flow.include(other, prefix, depends_on=depends_on, replace=replace)
         return self
 
     def add_parallel(self, task_ids: Sequence[str]) -> FlowBuilder:

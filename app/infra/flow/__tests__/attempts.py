@@ -12,9 +12,9 @@ from ..context import Context
 from ..definitions import FlowDefinition
 from ..executors import Call, Outcome
 from ..live_run import LiveRun, encode_params, new_run
-from ..machine import Step
 from ..models import ExecutionState
 from ..redaction import Redact
+from ..steps import Step
 from .conftest import FakeClock
 
 PATIENCE = 30.0

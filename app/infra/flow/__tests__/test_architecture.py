@@ -18,17 +18,22 @@ DOOR = "__main__"
 PURE = frozenset(
     {
         "agenda",
-        "graph",
-        "machine",
-        "retry_manager",
-        "models",
         "errors",
+        "events",
+        "graph",
+        "groups",
+        "machine",
+        "map_items",
+        "maps",
+        "models",
         "ready",
         "records",
-        "events",
+        "retry_manager",
+        "steps",
         "task_options",
         "task_rules",
         "trigger_rules",
+        "waiting",
     }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})

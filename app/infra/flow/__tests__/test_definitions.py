@@ -28,7 +28,8 @@ from .. import (
     UnknownDependencyError,
     UnknownTaskError,
 )
-from ..definitions import MAX_NAME_LENGTH, FlowDefinition, check_name, check_task_function, check_task_id, function_name
+from ..calling import checked, function_name
+from ..definitions import MAX_NAME_LENGTH, FlowDefinition, check_name, check_task_id
 
 
 def work(ctx: Context) -> str:
@@ -235,7 +236,7 @@ def decorated(*args: object) -> None:
     ids=label,
 )
 def test_whatever_takes_a_context_serves_as_a_task_and_is_known_as_async_or_not(function: object, is_async: bool) -> None:
-    assert check_task_function("load", function) is is_async
+    assert checked("load", function) == (function, is_async)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +259,7 @@ def test_whatever_takes_a_context_serves_as_a_task_and_is_known_as_async_or_not(
 )
 def test_a_function_that_cannot_take_the_context_alone_is_refused_with_its_name_and_what_to_write(function: Any) -> None:
     with pytest.raises(TaskFunctionError, match=r"write `def task\(ctx\): \.\.\.`") as caught:
-        check_task_function("load", function)
+        checked("load", function)
     assert caught.value.task_id == "load"
     assert caught.value.function_name == function_name(function)
     assert "has the signature (" in caught.value.problem
@@ -271,19 +272,19 @@ def test_a_function_that_cannot_take_the_context_alone_is_refused_with_its_name_
 )
 def test_a_generator_is_refused_because_nobody_would_run_its_body(function: object) -> None:
     with pytest.raises(TaskFunctionError, match="it yields"):
-        check_task_function("load", function)
+        checked("load", function)
 
 
 @pytest.mark.parametrize("function", [None, "work", 5, [work], BrokenRepr()], ids=lambda value: type(value).__name__)
 def test_what_cannot_be_called_is_refused(function: object) -> None:
     with pytest.raises(TaskFunctionError, match="it is not callable"):
-        check_task_function("load", function)
+        checked("load", function)
 
 
 def test_a_coroutine_in_place_of_its_function_is_refused() -> None:
     called_too_early = async_work(None)  # type: ignore[arg-type]
     with pytest.raises(TaskFunctionError, match="it is not callable"):
-        check_task_function("load", called_too_early)
+        checked("load", called_too_early)
     called_too_early.close()
 
 

@@ -45,9 +45,11 @@ PRINTS = [
     "success",
     "3",
     "7",
+    "12",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
     "332833500",
     "49",
+    "ship succeeded\nannounced success\n7",
 ]
 
 

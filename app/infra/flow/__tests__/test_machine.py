@@ -29,9 +29,10 @@ from .. import (
     TaskType,
 )
 from ..graph import Graph
-from ..machine import RUN_EDGES, TASK_EDGES, Edge, RunMachine, Step
+from ..machine import RunMachine
 from ..models import TERMINAL_STATES, Failure
 from ..retry_manager import NO_RETRY
+from ..steps import RUN_EDGES, TASK_EDGES, Edge, Step
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 ALL_PAIRS = list(product(ExecutionState, ExecutionState))
@@ -240,7 +241,7 @@ def test_a_run_without_tasks_ends_as_it_begins() -> None:
     given = Given({})
     step = given.begin()
     assert (given.run.state, given.run.ended) == (SUCCESS, NOW)
-    assert step.finished == [given.machine]
+    assert step.finished == [given.run]
     assert step.events == [RunStarted("nightly", "run-1", NOW), RunFinished("nightly", "run-1", NOW, SUCCESS)]
 
 
@@ -347,7 +348,7 @@ def test_the_last_success_ends_the_run_with_the_event_after_the_tasks_own() -> N
     step = given.succeeded("a", now=NOW + 3)
     assert (given.run.state, given.run.ended) == (SUCCESS, NOW + 3)
     assert step.changes.runs == [given.run]
-    assert step.finished == [given.machine]
+    assert step.finished == [given.run]
     assert told(step) == [TaskSucceeded, RunFinished]
 
 
@@ -392,7 +393,7 @@ def test_a_success_does_not_wake_what_a_failure_has_skipped() -> None:
     step = given.succeeded("right")
     assert ready(step) == []
     assert given.tasks["join"].state is SKIPPED
-    assert step.finished == [given.machine]
+    assert step.finished == [given.run]
 
 
 def test_a_failure_that_skips_the_rest_ends_the_run_in_the_same_step() -> None:
@@ -595,7 +596,7 @@ def test_a_run_whose_last_task_fails_by_its_budget_ends_in_the_step_in_which_it_
     given = Given({"done": (), "a": ("done",)}, {"done": SUCCESS}, RetryPolicy(max_interruptions=1))
     given.begin()
     step = die(given, "a")
-    assert (given.run.state, step.finished) == (FAILED, [given.machine])
+    assert (given.run.state, step.finished) == (FAILED, [given.run])
     assert told(step) == [TaskFailed, RunStarted, RunFinished]
     assert given.tasks["a"].reason is not None
     assert "died or lost the run once while" in given.tasks["a"].reason
@@ -741,7 +742,7 @@ def test_a_run_in_which_a_task_was_cancelled_and_none_failed_has_failed_all_the_
     given.cancelled("b")
     step = given.succeeded("a")
     assert given.run.state is FAILED
-    assert step.finished == [given.machine]
+    assert step.finished == [given.run]
     assert step.events[-1] == RunFinished("nightly", "run-1", NOW, FAILED)
 
 
@@ -783,7 +784,7 @@ def test_a_task_of_a_run_that_has_not_begun_is_cancelled_alone_and_the_rest_foll
     assert (given.run.state, changed(step)) == (SCHEDULED, ["a"])
     step = given.begin()
     assert given.states() == {"a": CANCELLED, "b": SKIPPED, "c": SKIPPED}
-    assert (given.run.state, step.finished) == (FAILED, [given.machine])
+    assert (given.run.state, step.finished) == (FAILED, [given.run])
 
 
 @pytest.mark.parametrize("begun", [True, False])
@@ -797,7 +798,7 @@ def test_a_run_that_is_cancelled_has_ended_with_all_that_had_not(begun: bool) ->
     step = given.cancel(now=NOW + 7, logs={"load": "[]"})
     ended = {"done": SUCCESS, "bad": FAILED} if begun else {}
     assert given.states() == {**dict.fromkeys(given.tasks, CANCELLED), **ended}
-    assert (given.run.state, given.run.ended, step.finished) == (CANCELLED, NOW + 7, [given.machine])
+    assert (given.run.state, given.run.ended, step.finished) == (CANCELLED, NOW + 7, [given.run])
     assert [attempt.task_id for attempt in step.changes.attempts] == (["load"] if begun else [])
     assert {given.tasks[task_id].reason for task_id in DIAMOND} == {"its run was cancelled"}
     assert given.tasks["load"].logs == ("[]" if begun else None)

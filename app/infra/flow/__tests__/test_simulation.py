@@ -12,10 +12,11 @@ import pytest
 
 from .. import Changes, ExecutionState, MemoryStore
 from ..drives import Drives
-from ..machine import RunMachine, Step
+from ..machine import RunMachine
 from ..models import Failure
 from ..retry_manager import RetryPolicy, next_delay
 from ..runner import Runner
+from ..steps import Step
 from .shapes import SHAPES
 from .simulation import Broken, simulate
 

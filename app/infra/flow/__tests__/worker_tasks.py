@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import Context, current_context
+from .. import Context, SkipTask, current_context
 
 
 @dataclass
@@ -54,6 +54,10 @@ def sees(ctx: Context) -> dict[str, Any]:
         "current": current_context() is ctx,
         "cancelled": ctx.cancelled,
     }
+
+
+def pulls_one(ctx: Context) -> Any:
+    return ctx.pull("one")
 
 
 def pulls_far(ctx: Context) -> Any:
@@ -208,3 +212,47 @@ def uses_processes_itself(ctx: Context) -> list[int]:
 def sleeps_a_little(ctx: Context) -> str:
     time.sleep(0.3)
     return "slept"
+
+
+def left(ctx: Context) -> int:
+    return 2
+
+
+def right(ctx: Context) -> int:
+    return 3
+
+
+def adds(ctx: Context, left: int, *, right: int = 0) -> int:
+    """Takes what it depends on by its parameters."""
+    return left + right
+
+
+async def adds_later(ctx: Context, left: int, *, right: int = 0) -> int:
+    await asyncio.sleep(0)
+    return left + right
+
+
+class NothingToDo(SkipTask):
+    """A class of the user's own."""
+
+
+def skips(ctx: Context) -> None:
+    ctx.params["seen"] = True
+    ctx.log("looked")
+    try:
+        raise FileNotFoundError("hunter2")
+    except FileNotFoundError as error:
+        raise NothingToDo("no new files for hunter2") from error
+
+
+async def skips_later(ctx: Context) -> None:
+    skips(ctx)
+
+
+def is_large(ctx: Context, left: int) -> bool:
+    return bool(left > ctx.params["limit"])
+
+
+async def is_large_later(ctx: Context, left: int) -> bool:
+    await asyncio.sleep(0)
+    return bool(left > ctx.params["limit"])
