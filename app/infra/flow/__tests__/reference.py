@@ -6,8 +6,9 @@ decides, so that the engine is not compared with itself.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 ALWAYS_FAILS = 99
@@ -24,6 +25,10 @@ class Does:
     """How many attempts fail at first."""
     skips: bool = False
     """Whether the first attempt that does not fail raises SkipTask."""
+
+    def __repr__(self) -> str:
+        said = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if getattr(self, one.name) != one.default)
+        return f"Does({', '.join(said)})"
 
 
 PLAINLY = Does()
@@ -47,6 +52,8 @@ class Sketched:
     length: int = 0
     chooses: tuple[str, ...] = ()
     """What a branch returns."""
+    is_terse: bool = False
+    """Whether a branch that chooses one task names it without a list, and says None for none."""
     map_over: str | None = None
     keys: str = "index"
     """What calls its items: their "index", a "good" key; or one that will not do: the "same" for all, "odd", a "number", or it
@@ -63,6 +70,10 @@ class Sketched:
     retry_delay: float = 0.0
     repeats_map_over: bool = False
     """Whether the task that it maps over is declared as a dependency as well."""
+
+    def __repr__(self) -> str:
+        said = (f"{one.name}={getattr(self, one.name)!r}" for one in fields(self) if getattr(self, one.name) != one.default)
+        return f"Sketched({', '.join(said)})"
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -202,7 +213,7 @@ def evaluate(sketch: Sketch, params: Mapping[str, Any]) -> Ended:
 
 
 def end_of(task: Sketched, sketch: Sketch, ends: Mapping[str, End], params: Mapping[str, Any]) -> End:
-    """How a task ends, once everything upstream of it has."""
+    """How a task ends, once everything upstream of it has. A branch right before it comes first, whoever else was faster."""
     if passed_by(sketch, ends, task):
         return End("skipped", "skipped", why="branch")
     said = [verdict(task.rule, [ends[other].counts_as for other in task.after])]
@@ -253,6 +264,8 @@ def attempt(task: Sketched, sketch: Sketch, handed: Handed) -> End:
 
 def value_of(task: Sketched, handed: Handed) -> Any:
     """What the function of a task returns."""
+    if task.is_branch and task.is_terse and len(task.chooses) < 2:
+        return task.chooses[0] if task.chooses else None
     if task.is_branch:
         return list(task.chooses)
     if task.gives == "text":
@@ -274,11 +287,22 @@ def child_params(task: Sketched, handed: Handed) -> dict[str, Any]:
 # --- maps -----------------------------------------------------------------------------------------------------------------
 
 
-def key_of(task: Sketched, item: Any, index: int) -> Any:
-    """What an item is called."""
+def key_of(task: Sketched, item: Any) -> Any:
+    """What the function says that an item is to be called."""
     if task.keys == "raises":
         raise LookupError(f"no key for {item}")
-    return {"index": str(index), "good": f"k.{item}", "same": "same", "odd": f"{item}]", "number": index}[task.keys]
+    text = "-".join(re.findall("\\w+", str(item)))
+    return {"good": f"k.{text}", "same": "same", "odd": f"{text}]", "number": len(text)}[task.keys]
+
+
+def keys_of(task: Sketched, items: Sequence[Any]) -> list[str] | None:
+    """What the items are called; nothing if one of the names will not do."""
+    if task.keys == "index":
+        return [str(index) for index in range(len(items))]
+    if items and task.keys in ("odd", "number", "raises"):
+        return None
+    keys = [key_of(task, item) for item in items]
+    return keys if len(keys) == len(set(keys)) and all(len(key) <= 300 for key in keys) else None
 
 
 def mapped_over_list(task: Sketched, sketch: Sketch, items: Any, handed: Handed) -> End:
@@ -288,12 +312,12 @@ def mapped_over_list(task: Sketched, sketch: Sketch, items: Any, handed: Handed)
         return no_list
     if task.max_map_size is not None and len(items) > task.max_map_size:
         return no_list
-    if items and task.keys not in ("index", "good") and not (task.keys == "same" and len(items) == 1):
+    keys = keys_of(task, items)
+    if keys is None:
         return no_list
-    ends = {
-        key_of(task, item, index): attempt(task, sketch, Handed(handed.params, handed.pulled, item, index))
-        for index, item in enumerate(items)
-    }
+    ends: dict[str, End] = {}
+    for index, (key, item) in enumerate(zip(keys, items)):
+        ends[key] = attempt(task, sketch, Handed(handed.params, handed.pulled, item, index))
     return whole(ends)
 
 

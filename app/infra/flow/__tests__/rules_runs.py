@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from .. import AsyncFlow, Changes, MemoryStore, Store
 from .conftest import FakeClock, around_commits, make_store
@@ -126,7 +127,7 @@ class Story:
         ended = evaluate(mend(self.sketch) if self.mended else self.sketch, PARAMS)
         with self.shelf.open() as store:
             found = outcome(store, RUN)
-            assert found == wanted(ended)
+            assert found == wanted(ended), differences(found, wanted(ended))
             declared = [task.id for task in self.sketch]
             assert list(found["tasks"])[: len(declared)] == declared, "the items stand after the tasks that were declared"
             runs = runs_of(store, RUN, self.sketch, ended)
@@ -160,6 +161,19 @@ class Story:
                 assert find(store, RUN, path) in ("scheduled", None), f"{path} was not set back"
                 retried += 1
         return retried
+
+
+def differences(found: Any, right: Any, path: str = "run") -> str:
+    """What is not as it should be, line by line."""
+    if found == right:
+        return ""
+    if isinstance(found, dict) and isinstance(right, dict):
+        there: dict[str, Any] = found
+        keys = dict.fromkeys([*there, *right])
+        return "".join(differences(there.get(key, "nothing"), right.get(key, "nothing"), f"{path} {key}") for key in keys)
+    if isinstance(found, tuple) and len(found) == len(right) == 3:
+        return differences(found[:2], right[:2], path) + differences(found[2], right[2], path)
+    return f"\n{path}: {found!r}, and not {right!r}"
 
 
 def find(store: Store, run_id: str, path: str) -> str | None:

@@ -19,9 +19,7 @@ from .reference import (
     Ended,
     Sketch,
     Sketched,
-    evaluate,
     key_of,
-    passed_by,
     upstream,
     value_of,
 )
@@ -31,9 +29,6 @@ MANY = 1_000_000
 """Of deaths of the process, that a task may see: what kills it here is not the task."""
 PARAMS = {"base": 1}
 """Of every run."""
-QUIET = ("all_done", "all_done_min_one_success", "all_failed", "all_skipped", "none_skipped")
-"""The rules by which a task neither begins nor counts as failed before all upstreams have ended."""
-
 # --- at random ------------------------------------------------------------------------------------------------------------
 
 
@@ -42,7 +37,7 @@ def random_sketch(rng: Random, depth: int = 0) -> Sketch:
     tasks: list[Sketched] = []
     for number in range(rng.randint(1, 8 - 4 * depth)):
         tasks.append(_random_task(rng, f"t{number}", tasks, depth))
-    return settled(_choosing(rng, tuple(tasks)))
+    return _choosing(rng, tuple(tasks))
 
 
 def _random_task(rng: Random, task_id: str, before: list[Sketched], depth: int) -> Sketched:
@@ -83,7 +78,7 @@ def _random_task(rng: Random, task_id: str, before: list[Sketched], depth: int) 
     task = replace(task, max_retries=rng.choice([0, 0, 1, 2]), retry_delay=rng.choice([0, 0.5, 3]))
     kind = rng.random()
     if map_over is None and kind < 0.2:
-        return replace(task, gives="choice")
+        return replace(task, gives="choice", is_terse=rng.random() < 0.5)
     if kind < 0.55:
         gives = rng.choice(["list", "list", "list", "tuple", "text"] if rng.random() < 0.5 else ["list"])
         if rng.random() < 0.6:  # more to map over
@@ -118,34 +113,6 @@ def _choosing(rng: Random, sketch: Sketch) -> Sketch:
             task = replace(task, chooses=tuple(chosen))
         found.append(task)
     return tuple(found)
-
-
-def settled(sketch: Sketch) -> Sketch:
-    """The same without races.
-
-    Where a branch does not choose a task which something else might have begun or failed before the branch has ended, it matters
-    who was first. Here such a task waits for all that is upstream, or the branch chooses it after all.
-    """
-    while True:
-        ends = evaluate(sketch, PARAMS).tasks
-        for task in sketch:
-            branches = passed_by(sketch, ends, task)
-            others = [branch for branch in branches if task.map_over not in (None, branch)]
-            if others:
-                sketch = tuple(
-                    replace(other, chooses=(*other.chooses, task.id)) if other.id in others else other for other in sketch
-                )
-                break
-            if branches and task.rule not in QUIET and (task.rule == "always" or len(task.upstreams) > 1):
-                sketch = tuple(replace(other, rule="all_done") if other is task else other for other in sketch)
-                break
-        else:
-            return sketch
-
-
-def is_settled(sketch: Sketch) -> bool:
-    """Whether nothing in it depends on who was first."""
-    return settled(sketch) == sketch and all(is_settled(task.child) for task in sketch)
 
 
 # --- as flows -------------------------------------------------------------------------------------------------------------
@@ -228,10 +195,7 @@ def _function(task: Sketched, sketch: Sketch, witness: Witness) -> Callable[...,
             raise ValueError(f"failure of {ctx.task_id}")
         if does.skips:
             raise SkipTask(f"{ctx.task_id} said so")
-        value = value_of(task, handed)
-        if task.is_branch and len(value) < 2 and task.turns:  # a single one may be named without a list, and none by None
-            return value[0] if value else None
-        return value
+        return value_of(task, handed)
 
     def work(ctx: Context) -> Any:
         return end(ctx, begin(ctx))
@@ -306,7 +270,7 @@ def build(sketch: Sketch, witness: Witness, name: str = "flow", **options: Any) 
 
 
 def _key(task: Sketched) -> Callable[[Any], Any]:
-    return lambda item: key_of(task, item, 0)
+    return lambda item: key_of(task, item)
 
 
 # --- what was found -------------------------------------------------------------------------------------------------------
@@ -388,7 +352,7 @@ def _check_reason(run: WorkflowRun, task: Sketched, path: str, end: Any, ended: 
     elif end.why == "branch" and len(task.upstreams) == 1:
         assert reason == f"branch {task.upstreams[0]!r} did not choose it"
     elif end.why == "rule":
-        assert "did not choose" not in reason and "run_if" not in reason, reason
+        assert not reason.startswith(("branch ", "run_if ")), reason
     elif end.state == "failed" and end.why == "items":
         bad = sum(item.counts_as == "failed" for item in end.items.values())
         assert reason.startswith(f"{bad} of {len(end.items)} items failed: {task.id}["), reason
