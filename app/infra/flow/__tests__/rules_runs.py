@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class Story:
         self.clock = FakeClock()
         self.witnesses: list[Witness] = []
         self.mended = False
+        self.set_back = False
+        """Whether something was, by hand."""
 
     def live(self, storm: Storm | None = None) -> bool:
         """Drive the run until it ends, or the storm comes; whether it ended."""
@@ -127,13 +130,15 @@ class Story:
         ended = evaluate(mend(self.sketch) if self.mended else self.sketch, PARAMS)
         with self.shelf.open() as store:
             found = outcome(store, RUN)
+            if self.set_back:
+                drop_leftovers(found, wanted(ended))
             assert found == wanted(ended), differences(found, wanted(ended))
             declared = [task.id for task in self.sketch]
             assert list(found["tasks"])[: len(declared)] == declared, "the items stand after the tasks that were declared"
             runs = runs_of(store, RUN, self.sketch, ended)
             check_reasons(runs)
             assert store.check() == []
-            if not self.mended:
+            if not self.set_back:
                 for run_id in runs:
                     successes = [attempt.task_id for attempt in store.list_attempts(run_id) if attempt.result == "success"]
                     assert len(successes) == len(set(successes)), f"{successes} were not each done once"
@@ -148,7 +153,7 @@ class Story:
         Of a mapped task now and then the whole, which sets back all its items that failed.
         """
         ended = evaluate(self.sketch, PARAMS)
-        self.mended = True
+        self.mended = self.set_back = True
         retried = 0
         with self.shelf.open() as store:
             flow = self.flow(store)
@@ -161,6 +166,28 @@ class Story:
                 assert find(store, RUN, path) in ("scheduled", None), f"{path} was not set back"
                 retried += 1
         return retried
+
+    def again(self, rng: Random) -> list[str]:
+        """Set back a few tasks or items, however they ended, with all that is downstream, or one alone; which."""
+        self.set_back = True
+        paths = all_paths(self.sketch, evaluate(self.sketch, PARAMS))
+        chosen = [rng.choice(paths) for _ in range(rng.randint(1, 3))]
+        with self.shelf.open() as store:
+            flow = self.flow(store)
+            for path in chosen:
+                if find(store, RUN, path) not in (None, "scheduled"):
+                    alone = len(chosen) == 1 and rng.random() < 0.5
+                    flow.manual_retry(RUN, path, reset_downstream=not alone)
+        return chosen
+
+
+def drop_leftovers(found: dict[str, Any], right: dict[str, Any]) -> None:
+    """Forget skipped items that are not there any more, since what they belong to was set back and came to fewer, or to none."""
+    for path, task in list(found["tasks"].items()):
+        if path.endswith("]") and path not in right["tasks"] and task[0] == "skipped":
+            del found["tasks"][path]
+        elif len(task) == len(right["tasks"].get(path, ())) == 3:
+            drop_leftovers(task[2], right["tasks"][path][2])
 
 
 def differences(found: Any, right: Any, path: str = "run") -> str:
@@ -176,10 +203,23 @@ def differences(found: Any, right: Any, path: str = "run") -> str:
     return f"\n{path}: {found!r}, and not {right!r}"
 
 
+def all_paths(sketch: Sketch, ended: Ended, before: str = "") -> list[str]:
+    """The dotted paths of all tasks and items."""
+    found: list[str] = []
+    for task in sketch:
+        end = ended.tasks[task.id]
+        for path, one in [(task.id, end), *((f"{task.id}[{key}]", item) for key, item in (end.items or {}).items())]:
+            found.append(before + path)
+            if one.inside is not None:
+                found.extend(all_paths(task.child, one.inside, f"{before}{path}."))
+    return found
+
+
 def find(store: Store, run_id: str, path: str) -> str | None:
     """The state of the task at a dotted path; none if there is no such task, or not any more."""
     run = store.load(run_id)
-    for task_id in (steps := path.split("."))[:-1]:
+    steps = re.findall(r"[^.\[]+(?:\[.*?\])?", path)  # a dot in brackets belongs to the key
+    for task_id in steps[:-1]:
         child = run.tasks[task_id].child_run_id if task_id in run.tasks else None
         if child is None:
             return None

@@ -93,7 +93,18 @@ def mended(rng: Random, kind: str, folder: Path) -> None:
         story.check()
 
 
-WAYS = {"calm": calm, "stormy": stormy, "mended": mended}
+def again(rng: Random, kind: str, folder: Path) -> None:
+    """A run of which some tasks are set back by hand, however they ended; and that comes to the same again."""
+    sketch, limit = drawn(rng)
+    story = Story(sketch, Shelf(kind, folder), limit)
+    story.through([])
+    story.check()
+    tell(f"set back: {story.again(rng)}")
+    story.through(random_storms(rng, 2))
+    story.check()
+
+
+WAYS = {"calm": calm, "stormy": stormy, "mended": mended, "again": again}
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
