@@ -1,7 +1,7 @@
-"""A nightly audit of a tree of Python sources: one task per package, then a ranking, checks and a Markdown report.
+"""A nightly audit of a tree of Python sources: one task per file, then a ranking, checks and a Markdown report.
 
 Run it as `python -m examples.source_audit`; by default it audits the standard library of the interpreter that runs it. Stop it
-with Ctrl-C or kill -9 whenever you like: the same command goes on where it stood, reads no finished package again, and ends
+with Ctrl-C or kill -9 whenever you like: the same command goes on where it stood, reads no finished file again, and ends
 with the same report, byte for byte.
 """
 
@@ -10,13 +10,15 @@ from __future__ import annotations
 import argparse
 import ast
 import asyncio
+import hashlib
 import os
 import platform
 import re
 import sys
 import sysconfig
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -31,9 +33,7 @@ from app.infra.flow import (
     RunFailedError,
     RunStarted,
     SQLiteStore,
-    TaskReset,
     TaskSucceeded,
-    WorkflowRun,
 )
 
 TOP_LEVEL = "."
@@ -68,8 +68,20 @@ class Finding:
 
 
 @dataclass
+class File:
+    """What one file comes to."""
+
+    name: str
+    bytes: int = 0
+    lines: int = 0
+    functions: int = 0
+    longest: Function | None = None
+    finding: Finding | None = None
+
+
+@dataclass
 class Package:
-    """What one package comes to."""
+    """What the files of one package come to."""
 
     name: str
     figures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(FIGURES, 0))
@@ -88,10 +100,12 @@ class Audit:
 # --- reading source ------------------------------------------------------------------------------------------------------------
 
 
-def discover(root: Path) -> list[str]:
-    """The packages under `root`: each folder that holds Python files, and `TOP_LEVEL` for the modules beside them."""
+def list_files(root: Path) -> Iterator[str]:
+    """The Python files under `root`, package by package: in the modules beside the packages first, then in each folder."""
     folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not entry.is_symlink() and is_audited(entry.name)]
-    return [package for package in sorted([TOP_LEVEL, *folders]) if any(source_files(root, package))]
+    for package in sorted([TOP_LEVEL, *folders]):
+        for path in source_files(root, package):
+            yield path.relative_to(root).as_posix()
 
 
 def source_files(root: Path, package: str) -> Iterator[Path]:
@@ -106,29 +120,42 @@ def is_audited(folder: str) -> bool:
     return folder not in SKIPPED_FOLDERS and not folder.startswith(".")
 
 
-def audit_package(root: Path, name: str) -> Package:
-    """Read and parse every file of a package. What cannot be read or parsed is a finding; nothing is imported or run."""
-    package = Package(name)
-    for path in source_files(root, name):
-        file = path.relative_to(root).as_posix()
-        package.figures["files"] += 1
-        try:
-            source = read_source(path)
-            package.figures["bytes"] += len(source)
-            package.figures["lines"] += len(source.splitlines())
-            functions = functions_of(source, file)
-        except SyntaxError as error:
-            package.findings.append(Finding(file, error.lineno, error.msg))
-        except OSError as error:
-            package.findings.append(Finding(file, None, error.strerror or str(error)))
-        except (ValueError, RecursionError, MemoryError) as error:  # what else the parser raises for odd input
-            package.findings.append(Finding(file, None, str(error) or type(error).__name__))
-        else:
-            package.figures["functions"] += len(functions)
-            longest = [package.longest] if package.longest else []
-            package.longest = min(longest + functions, key=Function.longest_first, default=None)
-    package.figures["findings"] = len(package.findings)
-    return package
+def package_of(file: str) -> str:
+    """The package that a file belongs to: the first folder on its path."""
+    return file.partition("/")[0] if "/" in file else TOP_LEVEL
+
+
+def audit_file(root: Path, name: str) -> File:
+    """Read and parse one file. What cannot be read or parsed is a finding; nothing is imported or run."""
+    file = File(name)
+    try:
+        source = read_source(root / name)
+        file.bytes, file.lines = len(source), len(source.splitlines())
+        functions = functions_of(source, name)
+    except SyntaxError as error:
+        file.finding = Finding(name, error.lineno, error.msg)
+    except OSError as error:
+        file.finding = Finding(name, None, error.strerror or str(error))
+    except (ValueError, RecursionError, MemoryError) as error:  # what else the parser raises for odd input
+        file.finding = Finding(name, None, str(error) or type(error).__name__)
+    else:
+        file.functions = len(functions)
+        file.longest = min(functions, key=Function.longest_first, default=None)
+    return file
+
+
+def summarize(files: Iterable[File]) -> list[Package]:
+    """The packages that the files belong to."""
+    packages: dict[str, Package] = {}
+    for file in files:
+        name = package_of(file.name)
+        package = packages.setdefault(name, Package(name))
+        found = (1, file.bytes, file.lines, file.functions, int(file.finding is not None))
+        package.figures = {key: package.figures[key] + more for key, more in zip(FIGURES, found)}
+        longest = [function for function in (package.longest, file.longest) if function]
+        package.longest = min(longest, key=Function.longest_first, default=None)
+        package.findings += [file.finding] if file.finding else []
+    return list(packages.values())
 
 
 def read_source(path: Path) -> bytes:
@@ -221,51 +248,46 @@ def write_atomically(path: Path, text: str) -> None:
 # --- the flow ------------------------------------------------------------------------------------------------------------------
 
 
-def build_flow(packages: Sequence[str], store: SQLiteStore) -> AsyncFlow:
-    """The audit of these packages: its graph is what was discovered, so it can be compared when a run is continued."""
-    store.register(Function, Finding, Package, Audit)
+def build_flow(store: SQLiteStore) -> AsyncFlow:
+    """The audit. Which files there are is found out when it runs; each has a task of its own then, `parse[asyncio/tasks.py]`."""
+    store.register(Function, Finding, File, Package, Audit)
     flow = AsyncFlow("source_audit", store)
-    for package in packages:
-        flow.add_task_definition(task_of(package), auditor(package), name=f"audit {printable(package)}")
 
-    @flow.task(depends_on=[task_of(package) for package in packages])
-    def merge(ctx: Context) -> Audit:
-        audited: list[Package] = [ctx.pull(task_of(package)) for package in packages]
-        return Audit(audited, {key: sum(package.figures[key] for package in audited) for key in FIGURES})
+    @flow.task
+    def discover(ctx: Context) -> list[str]:
+        return list(list_files(Path(ctx.params["root"])))
+
+    @flow.task(map_over=discover, map_key=key_of)
+    def parse(ctx: Context, file: str) -> File:
+        return audit_file(Path(ctx.params["root"]), file)
+
+    @flow.task(depends_on=[parse])
+    def merge(ctx: Context, parse: list[File]) -> Audit:
+        packages = summarize(parse)
+        return Audit(packages, {key: sum(package.figures[key] for package in packages) for key in FIGURES})
 
     @flow.task(depends_on=[merge])
-    def rank(ctx: Context) -> list[str]:
-        audit: Audit = ctx.pull("merge")
-        return [package.name for package in sorted(audit.packages, key=lambda package: (-package.figures["lines"], package.name))]
+    def rank(ctx: Context, merge: Audit) -> list[str]:
+        return [package.name for package in sorted(merge.packages, key=lambda package: (-package.figures["lines"], package.name))]
 
-    @flow.task(depends_on=[rank])
-    def report(ctx: Context) -> str:
-        return render(ctx.pull("merge"), ctx.pull("rank"), ctx.params["root"], ctx.params["python"])
+    @flow.task(depends_on=[merge, rank])
+    def report(ctx: Context, merge: Audit, rank: list[str]) -> str:
+        return render(merge, rank, ctx.params["root"], ctx.params["python"])
 
-    flow.add_subflow_definition("validate", validation(), dependencies=[merge, rank, report], params={"packages": list(packages)})
+    flow.add_subflow_definition("validate", validation(), dependencies=[discover, merge, rank, report])
 
-    @flow.task(depends_on=["validate"])
-    def write(ctx: Context) -> str:
-        write_atomically(Path(ctx.params["report"]), ctx.pull("report"))
+    @flow.task(depends_on=["validate", report])
+    def write(ctx: Context, report: str) -> str:
+        write_atomically(Path(ctx.params["report"]), report)
         return str(ctx.params["report"])
 
     return flow
 
 
-def task_of(package: str) -> str:
-    """The id of a package's task. Folder names may hold what ids may not, such as dots."""
-    if package == TOP_LEVEL:
-        return "audit (top-level modules)"
-    return "audit " + re.sub(r"[^\w-]", lambda char: f"%{ord(char[0]):x};", package)
-
-
-def auditor(package: str) -> Callable[[Context], Package]:
-    """The function of a package's task."""
-
-    def audit(ctx: Context) -> Package:
-        return audit_package(Path(ctx.params["root"]), package)
-
-    return audit
+def key_of(file: str) -> str:
+    """What a file's task is called by: its path, without what keys may not hold, such as brackets, and not too long."""
+    key = re.sub(r"[^\w./ -]", lambda char: f"%{ord(char[0]):x};", file)
+    return key if len(key) <= 250 else f"{key[:200]}%{hashlib.sha256(os.fsencode(file)).hexdigest()}"
 
 
 def validation() -> AsyncFlow:
@@ -273,11 +295,13 @@ def validation() -> AsyncFlow:
     flow = AsyncFlow("source_audit validation")
 
     @flow.task
-    def every_package_is_in_it(ctx: Context) -> None:
+    def every_file_is_in_it(ctx: Context) -> None:
         audit: Audit = ctx.params["merge"]
-        for what, names in (("audit", [package.name for package in audit.packages]), ("ranking", ctx.params["rank"])):
-            if sorted(names) != sorted(ctx.params["packages"]):
-                raise ValueError(f"the {what} does not hold the packages that were discovered, each once")
+        discovered = Counter(package_of(file) for file in ctx.params["discover"])
+        if {package.name: package.figures["files"] for package in audit.packages} != discovered:
+            raise ValueError("the audit does not hold the files that were discovered, each once")
+        if sorted(ctx.params["rank"]) != sorted(discovered):
+            raise ValueError("the ranking does not hold the packages that were discovered, each once")
 
     @flow.task
     def findings_are_counted(ctx: Context) -> None:
@@ -290,7 +314,7 @@ def validation() -> AsyncFlow:
     def totals_of_the_report_add_up(ctx: Context) -> None:
         table_rows = re.findall(r"^\| .*? \| ([\d |]+) \|$", ctx.params["report"], re.MULTILINE)
         *rows, totals = [[int(cell) for cell in row.split(" | ")] for row in table_rows]
-        if len(rows) != len(ctx.params["packages"]) or [sum(column) for column in zip(*rows)] != totals:
+        if len(rows) != len(ctx.params["rank"]) or [sum(column) for column in zip(*rows)] != totals:
             raise ValueError("the rows of the report do not add up to its totals")
 
     return flow
@@ -308,19 +332,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_id: str = options.run_id
     params = {"root": str(root), "report": str(report), "python": platform.python_version()}
     try:
-        packages = discover(root)
+        found = any(list_files(root))
     except OSError as error:
         parser.error(f"cannot look into {root}: {error.strerror}")
-    if not packages:
+    if not found:
         parser.error(f"there are no Python files under {root}")
     try:
         with SQLiteStore(options.db) as store, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the parser has opinions on other people's escape sequences
-            flow = build_flow(packages, store)
+            flow = build_flow(store)
             begun = store.load(run_id) if store.exists(run_id) else None
             if begun and (other := differences(begun.params, params)):
                 return complain(f"run {run_id!r} was begun with {other}.", ANOTHER_RUN)
-            show_progress(flow, run_id, begun)
+            show_progress(flow, run_id)
             run = flow.run(params, run_id=run_id, max_concurrency=options.max_concurrency).raise_for_failure()
             if not report.exists():  # the run ended earlier, and its report was deleted since: all it takes is in the store
                 run = asyncio.run(flow.retry(run_id, "write")).raise_for_failure()
@@ -328,9 +352,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             figures = ", ".join(f"{audit.totals[key]} {key}" for key in FIGURES)
             print(f"{report}: {len(audit.packages)} packages, {figures}")
             return 0
-    except GraphChangedError as error:
-        changes = [f"{kind}: {', '.join(ids)}" for kind, ids in (("new", error.added), ("gone", error.removed)) if ids]
-        return complain(f"the packages under {root} changed since run {run_id!r} began ({'; '.join(changes)}).", ANOTHER_RUN)
+    except GraphChangedError:
+        return complain(f"run {run_id!r} was begun by another version of this program.", ANOTHER_RUN)
     except DefinitionError as error:
         parser.error(str(error))
     except RunFailedError as error:
@@ -350,7 +373,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--db", type=Path, default=Path("source_audit.db"), help="where the runs are kept (default: %(default)s)")
     parser.add_argument("--report", type=Path, help="the report to write (default: source_audit.md beside the db)")
     parser.add_argument("--run-id", default=f"audit-{date.today()}", help="the run to begin or continue (default: %(default)s)")
-    parser.add_argument("--max-concurrency", type=int, default=4, help="packages read at once; 0 is all (default: %(default)s)")
+    parser.add_argument("--max-concurrency", type=int, default=4, help="files read at once; 0 is all (default: %(default)s)")
     return parser
 
 
@@ -360,26 +383,38 @@ def differences(begun: Mapping[str, str], wanted: Mapping[str, str]) -> str:
     return " and ".join(f"{name} {begun[name]} (now {wanted[name]})" for name in names)
 
 
-def show_progress(flow: AsyncFlow, run_id: str, begun: WorkflowRun | None) -> None:
-    """Tell on stderr what was finished, as it happens."""
-    total = len(flow.definition.tasks)
-    done = sum(task.state == "success" for task in begun.tasks.values()) if begun else 0
+def show_progress(flow: AsyncFlow, run_id: str) -> None:
+    """Tell on stderr what was finished, as it happens: each package, when its last file is parsed, and the tasks after that."""
+    packages: dict[str, str] = {}  # by the task of each file that is not parsed yet
+    left: Counter[str] = Counter()
+    total = 0
+
+    def look() -> str:
+        nonlocal total
+        tasks = flow.store.load(run_id).tasks
+        files = {f"parse[{key_of(file)}]": package_of(file) for file in tasks["discover"].output or []}
+        packages.clear()
+        packages.update((task, package) for task, package in files.items() if task not in tasks or tasks[task].state != "success")
+        left.clear()
+        left.update(packages.values())
+        total = len(set(files.values()))
+        return f"{len(files) - len(packages)} of {len(files)} files are parsed" if files else "no file is parsed yet"
 
     def tell(event: Event) -> None:
-        nonlocal done
         if event.run_id != run_id:  # a step of the validation
             return
         if isinstance(event, RunStarted):
-            line = f"Continuing run {run_id}: {done} of {total} tasks are done." if done else f"Run {run_id}: {total} tasks."
-            print(line, file=sys.stderr, flush=True)
-        elif isinstance(event, TaskReset):
-            done -= 1
+            print(f"Run {run_id}: {look()}.", file=sys.stderr, flush=True)
+        elif isinstance(event, TaskSucceeded) and event.task_id in packages:
+            package = packages.pop(event.task_id)
+            left[package] -= 1
+            if not left[package]:
+                del left[package]
+                print(f"[{total - len(left)}/{total}] {printable(package)}", file=sys.stderr, flush=True)
         elif isinstance(event, TaskSucceeded):
-            done += 1
-            name = flow.definition.get(event.task_id).name or event.task_id
-            print(f"[{done}/{total}] {name}", file=sys.stderr, flush=True)
+            print(f"[{event.task_id}] {look() if event.task_id == 'discover' else 'done'}", file=sys.stderr, flush=True)
 
-    flow.events.subscribe(tell, RunStarted, TaskReset, TaskSucceeded)
+    flow.events.subscribe(tell, RunStarted, TaskSucceeded)
 
 
 def complain(problem: str, remedy: str) -> int:

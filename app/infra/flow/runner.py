@@ -322,15 +322,21 @@ class Runner:
                     self._admission.put(due)
                 elif (outcome := self._attempts.time_is_over(due, monotonic)) is not None:
                     self._settle(step, (outcome,))
+        if step.joined:
+            self._absorb_joined(step)
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
+            if step.joined:
+                self._absorb_joined(step)
         for record, delay in step.delayed:
             self._agenda.put(monotonic + delay, record)
         step.delayed.clear()
         for record in step.ready:
             self._admission.put(record)
         step.ready.clear()
-        while step.joined:
+
+    def _absorb_joined(self, step: Step) -> None:
+        while step.joined:  # before their runs end, and are not at hand any more
             record = step.joined.pop()
             if (live := self._runs[record.run_id]).outputs.add(record):
                 self._too_full.add(live)

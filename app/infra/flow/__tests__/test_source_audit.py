@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import AttemptResult, SQLiteStore
+from .. import AsyncFlow, AttemptResult, SQLiteStore
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -42,7 +42,7 @@ LEFT_OUT = {
     ".hidden/x.py": "x = 1\n",
     "data/only.txt": "no Python here\n",
 }
-PACKAGES = [".", "alpha", "beta", "gate", "odd.name-1", "zeta"]
+FILES = list(SOURCES)
 
 GATED = """
 import sys, threading
@@ -77,6 +77,11 @@ def options(tree: Path, folder: Path, *more: str) -> list[str]:
     return ["--root", str(tree), "--db", str(folder / "audit.db"), "--run-id", "tonight", "--max-concurrency", "1", *more]
 
 
+def audited(root: Path) -> list[source_audit.Package]:
+    """The packages of a tree, without a run."""
+    return source_audit.summarize(source_audit.audit_file(root, name) for name in source_audit.list_files(root))
+
+
 def report_of(folder: Path) -> str:
     return (folder / "source_audit.md").read_bytes().decode()
 
@@ -99,7 +104,7 @@ def attempts_in(folder: Path) -> dict[str, list[AttemptResult]]:
 def two_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What was said on stderr, apart from the progress: a problem and a remedy, in a line each."""
     said = capsys.readouterr().err.splitlines()
-    lines = [line for line in said if not line.startswith(("[", "Run ", "Continuing "))]
+    lines = [line for line in said if not line.startswith(("[", "Run tonight:"))]
     assert len(lines) == 2
     return lines
 
@@ -109,9 +114,7 @@ def two_lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_the_report_of_a_small_tree_is_right_to_the_letter(tree: Path, tmp_path: Path) -> None:
     """Packages, figures, longest functions and findings are those of the sources, sorted; what is left out is left out."""
-    problem = (
-        "invalid syntax" if sys.version_info < (3, 14) else source_audit.audit_package(tree, "odd.name-1").findings[0].problem
-    )
+    problem = "invalid syntax" if sys.version_info < (3, 14) else audited(tree)[-2].findings[0].problem
     assert audit(tree, tmp_path / "out") == (
         "# Source audit\n"
         "\n"
@@ -145,14 +148,29 @@ def test_the_report_of_a_small_tree_is_right_to_the_letter(tree: Path, tmp_path:
 
 
 def test_the_report_does_not_depend_on_how_it_came_about(tree: Path, tmp_path: Path) -> None:
-    """One package at a time or all at once, today or under another run id: the same bytes."""
+    """One file at a time or all at once, today or under another run id: the same bytes."""
     first = audit(tree, tmp_path / "one")
     assert audit(tree, tmp_path / "two", "--max-concurrency", "0", "--run-id", "another") == first
 
 
-def test_the_packages_are_discovered_in_order(tree: Path) -> None:
-    """Folders with Python files and the top-level modules are packages; folders without, hidden and installed ones are not."""
-    assert source_audit.discover(tree) == PACKAGES
+def test_the_files_are_discovered_in_order(tree: Path) -> None:
+    """The top-level modules first, then package by package; what is hidden, installed or no Python is left out."""
+    assert list(source_audit.list_files(tree)) == FILES
+
+
+def test_each_file_has_a_task_that_is_called_by_its_path(tree: Path, tmp_path: Path) -> None:
+    """Also if its name holds what may not stand in a key, or is too long for one."""
+    (tree / "zeta" / "a[1].py").touch()
+    (tree / "zeta" / "a%5b;1%5d;.py").touch()
+    for letter in "ab":
+        folder = tree / "zeta" / ("x" * 200) / ("y" * 200)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{letter}.py").touch()
+    audit(tree, tmp_path / "out")
+    items = [task_id for task_id in attempts_in(tmp_path / "out") if task_id.startswith("parse[")]
+    assert len(items) == len(set(items)) == len(FILES) + 4
+    assert {f"parse[{name}]" for name in FILES} <= set(items)
+    assert "parse[zeta/a%5b;1%5d;.py]" in items
 
 
 @pytest.mark.parametrize(
@@ -175,7 +193,7 @@ def test_a_file_that_cannot_be_parsed_is_a_finding(content: bytes, tmp_path: Pat
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "bad.py").write_bytes(content)
     (tmp_path / "p" / "good.py").write_bytes(b"def f(): pass\n")
-    package = source_audit.audit_package(tmp_path, "p")
+    (package,) = audited(tmp_path)
     assert [finding.file for finding in package.findings] == ["p/bad.py"]
     assert package.findings[0].problem
     assert package.figures["bytes"] == len(content) + 14
@@ -188,7 +206,7 @@ def test_a_file_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     os.mkfifo(tmp_path / "p" / "pipe.py")
     (tmp_path / "p" / "lost.py").symlink_to(tmp_path / "nowhere")
-    package = source_audit.audit_package(tmp_path, "p")
+    (package,) = audited(tmp_path)
     assert [(finding.file, finding.problem) for finding in package.findings] == [
         ("p/lost.py", "not a regular file"),
         ("p/pipe.py", "not a regular file"),
@@ -229,25 +247,35 @@ def test_arguments_that_make_no_sense_are_usage_errors(
     assert not (tmp_path / "out" / "source_audit.md").exists()
 
 
-def test_a_tree_that_changed_under_a_run_is_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Packages that came and went since the run began are named in two lines, and the run stays as it was."""
-    report = tmp_path / "out" / "source_audit.md"
-    report.mkdir(parents=True)  # a folder in its place: the audit fails at its last task
-    assert source_audit.main(options(tree, tmp_path / "out")) == 1
-    before = attempts_in(tmp_path / "out")
-    with SQLiteStore(tmp_path / "out" / "audit.db") as store:
-        source_audit.build_flow(PACKAGES, store).manual_retry("tonight", "write")
+@posix_only
+def test_a_tree_that_changed_under_a_run_is_audited_as_it_was_found(tree: Path, tmp_path: Path) -> None:
+    """Which files there are was found out once: one that came since is not read, and one that is gone by then is a finding."""
+    folder = tmp_path / "out"
+    with started("-c", GATED, *options(tree, folder)) as process:
+        wait_for("[3/6] beta", process)
+        process.kill()
     shutil.rmtree(tree / "zeta")
     (tree / "omega").mkdir()
     (tree / "omega" / "o.py").touch()
-    capsys.readouterr()
+    report = audit(tree, folder)
+    assert "`zeta/a.py`: `not a regular file`" in report
+    assert "omega" not in report
+    assert f"| total | {len(FILES)} | " in report
 
+
+def test_a_run_of_another_version_is_refused(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run whose tasks were others is named in two lines, and stays as it was."""
+    params = {"root": str(tree.resolve())}
+    (tmp_path / "out").mkdir()
+    with SQLiteStore(tmp_path / "out" / "audit.db") as store:
+        flow = AsyncFlow("source_audit", store)
+        flow.add_task_definition("audit everything", lambda ctx: None)
+        flow.init_run(params, run_id="tonight")
     assert source_audit.main(options(tree, tmp_path / "out")) == 1
     problem, remedy = two_lines(capsys)
-    assert f"the packages under {tree.resolve()} changed since run 'tonight' began" in problem
-    assert "(new: audit omega; gone: audit zeta)" in problem
+    assert "run 'tonight' was begun by another version of this program" in problem
     assert remedy == "Start afresh with another --run-id."
-    assert attempts_in(tmp_path / "out") == before
+    assert attempts_in(tmp_path / "out") == {}
 
 
 def test_a_run_is_not_mistaken_for_another(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +309,8 @@ def test_a_store_that_is_none_is_refused(tree: Path, tmp_path: Path, capsys: pyt
     ("wrong", "check"),
     [
         ("totals", "totals_of_the_report_add_up"),
-        ("a package is missing", "every_package_is_in_it"),
+        ("a file is missing", "every_file_is_in_it"),
+        ("a package is not ranked", "every_file_is_in_it"),
         ("a finding is missing", "findings_are_counted"),
     ],
 )
@@ -289,24 +318,26 @@ def test_a_wrong_result_is_never_written(
     wrong: str, check: str, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each check of the validation finds what it is there for; the run fails before the report is written."""
-    make_audit, audit_package = source_audit.Audit, source_audit.audit_package
+    make_audit, summarize = source_audit.Audit, source_audit.summarize
 
     def wrong_audit(packages: list[source_audit.Package], totals: dict[str, int]) -> source_audit.Audit:
-        if wrong == "totals":
-            totals["lines"] += 1
-        return make_audit(packages[1:] if wrong == "a package is missing" else packages, totals)
+        totals["lines"] += 1
+        return make_audit(packages, totals)
 
-    def wrong_package(root: Path, name: str) -> source_audit.Package:
-        package = audit_package(root, name)
+    def wrong_packages(files: list[source_audit.File]) -> list[source_audit.Package]:
+        packages = summarize(files[1:] if wrong == "a file is missing" else files)
         if wrong == "a finding is missing":
-            package.findings.clear()
-        return package
+            for package in packages:
+                package.findings.clear()
+        return packages
 
-    monkeypatch.setattr(source_audit, "audit_package", wrong_package)
     with SQLiteStore(tmp_path / "audit.db") as store:
-        flow = source_audit.build_flow(PACKAGES, store)
-        if wrong != "a finding is missing":
+        flow = source_audit.build_flow(store)
+        monkeypatch.setattr(source_audit, "summarize", wrong_packages)
+        if wrong == "totals":
             monkeypatch.setattr(source_audit, "Audit", wrong_audit)
+        if wrong == "a package is not ranked":
+            flow.add_task_definition("rank", lambda ctx: ["alpha"], dependencies=["merge"], replace=True)
         report = tmp_path / "source_audit.md"
         run = flow.run({"root": str(tree), "report": str(report), "python": "3"}, max_concurrency=1)
         states = {path: task.state.value for path, task in run.get_all_tasks_recursive(store).items()}
@@ -359,36 +390,38 @@ def wait_for(text: str, process: subprocess.Popen[str]) -> None:
     ids=["kill -9", "Ctrl-C", "SIGTERM"],
 )
 def test_stopped_in_the_middle_it_goes_on_and_ends_the_same(number: int, exit_code: int, tree: Path, tmp_path: Path) -> None:
-    """However it is stopped, the same command continues the run: no finished package is read again, the report is the same."""
+    """However it is stopped, the same command continues the run: no finished file is read again, the report is the same."""
     undisturbed = audit(tree, tmp_path / "undisturbed")
     folder = tmp_path / "stopped"
     with started("-c", GATED, *options(tree, folder)) as process:
-        wait_for("[3/11] audit beta", process)
+        wait_for("[3/6] beta", process)
         process.send_signal(number)
         assert process.wait() == exit_code
     with SQLiteStore(folder / "audit.db") as store:
-        source_audit.build_flow([], store)  # tells the store of the types
+        source_audit.build_flow(store)  # tells the store of the types
         finished = {task.task_id for task in store.load("tonight").tasks.values() if task.state == "success"}
-    assert finished == {"audit (top-level modules)", "audit alpha", "audit beta"}
+    assert finished == {"discover", *(f"parse[{name}]" for name in FILES[:4])}
     assert not (folder / "source_audit.md").exists()
 
     assert audit(tree, folder) == undisturbed
     attempts = attempts_in(folder)
-    assert attempts.pop("audit gate") == ["interrupted", "success"]
+    assert attempts.pop("parse[gate/gate.py]") == ["interrupted", "success"]
+    assert attempts.pop("parse")[-1] == "success"
     assert set(map(tuple, attempts.values())) == {("success",)}
 
 
 @posix_only
 def test_stopped_again_and_again_it_still_gets_there(tree: Path, tmp_path: Path) -> None:
-    """Three kills at the same place cost the package that was being read three attempts, and nothing else."""
+    """Three kills at the same place cost the file that was being read three attempts, and nothing else."""
     folder = tmp_path / "stopped"
-    for line in ("[3/11]", "Continuing run tonight: 3 of 11", "Continuing run tonight: 3 of 11"):
+    for line in ("[3/6]", "Run tonight: 4 of 7 files", "Run tonight: 4 of 7 files"):
         with started("-c", GATED, *options(tree, folder)) as process:
             wait_for(line, process)
             process.kill()
     assert audit(tree, folder) == audit(tree, tmp_path / "undisturbed")
     attempts = attempts_in(folder)
-    assert attempts.pop("audit gate")[-1] == "success"
+    assert attempts.pop("parse[gate/gate.py]")[-1] == "success"
+    assert attempts.pop("parse")[-1] == "success"
     assert set(map(tuple, attempts.values())) == {("success",)}
 
 
@@ -425,7 +458,7 @@ def test_the_real_command_on_real_source_survives_kill_9(real_source: Path, tmp_
     """The command as it is, on part of the standard library, killed after its first package: the same report as undisturbed."""
     command = ("-m", "examples.source_audit")
     with started(*command, *options(real_source, tmp_path / "undisturbed")) as process:
-        wait_for(f"[{len(REAL) + 5}/{len(REAL) + 5}] write", process)
+        wait_for("[write] done", process)
         assert process.wait() == 0
 
     folder = tmp_path / "killed"
@@ -433,13 +466,13 @@ def test_the_real_command_on_real_source_survives_kill_9(real_source: Path, tmp_
         wait_for("[1/", process)
         process.kill()
     with SQLiteStore(folder / "audit.db") as store:
-        source_audit.build_flow([], store)
+        source_audit.build_flow(store)
         finished = [task.task_id for task in store.load("tonight").tasks.values() if task.state == "success"]
     with started(*command, *options(real_source, folder)) as process:
         assert process.wait() == 0
 
     assert report_of(folder) == report_of(tmp_path / "undisturbed")
-    assert "audit asyncio" in finished
+    assert "parse[asyncio/base_events.py]" in finished
     attempts = attempts_in(folder)
     assert all(attempts[task_id] == ["success"] for task_id in finished)
     files = len(list(real_source.rglob("*.py")))
