@@ -181,7 +181,8 @@ class RunMachine:
                 if (
                     record.started is not None
                     or self._is_left_out(position)
-                    or self._waiting_at(position).verdict() is not SKIP_FAILED
+                    # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
+                    or self._waiting_at(position).verdict() not in (SKIP_FAILED, WAIT)
                 ):
                     self._soft.add(position)
 
@@ -343,6 +344,8 @@ class RunMachine:
         """Skip a task of the graph that waits."""
         self.mark_skipped(step, record, why, now)
         self._open -= 1
+        if self.maps is not None:
+            self.maps.drop_items(step, record, now)
 
     def mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
         """Skip a record, whatever follows from that."""
@@ -514,6 +517,8 @@ class RunMachine:
             self.maps.ended(step, mapped, record, now)
             return
         self._open -= 1
+        if self.maps is not None and record.state is not SUCCESS:
+            self.maps.drop_items(step, record, now)
         news = [record]
         if self._branches and record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
             news += self._leave_out(step, self.graph.position(record.task_id), now)
