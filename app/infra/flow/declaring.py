@@ -20,6 +20,7 @@ from .trigger_rules import TriggerRule
 
 if TYPE_CHECKING:
     from .including import Included
+    from .task_handles import TaskDecorator
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -70,18 +71,44 @@ class Declared:
         trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
         run_if: RunIf | None = None,
         branch: bool = False,
-        map_over: Dependency | None = None,
-        map_key: MapKey | None = None,
-        max_map_size: int = MAX_MAP_SIZE,
+        map_over: None = None,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]: ...
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def task(
+        self,
+        task_id: str | None = None,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
 
     def task(
         self,
-        task_id: str | F | None = None,
+        task_id: str | Callable[..., Any] | None = None,
         *,
         depends_on: Dependencies = None,
         max_retries: int = 0,
@@ -105,7 +132,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> F | Callable[[F], F]:
+    ) -> Any:
         """Decorate a function or coroutine function as a task; it is returned unchanged.
 
         Written bare (`@flow.task`) or without an id, the function's name is the id. The arguments are those of
@@ -143,6 +170,48 @@ class Declared:
 
         return decorate if task_id is None or isinstance(task_id, str) else decorate(task_id)
 
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
+
     def subflow(
         self,
         subflow_id: str,
@@ -162,7 +231,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Any:
         """Decorate a function that makes the nested flow: it is called once, at once, with None, and returns an `AsyncFlow`.
 
         The other arguments are those of `add_subflow_definition`, where `depends_on` is called `dependencies`.

@@ -198,7 +198,11 @@ async def _background(
     drive: Callable[[], Coroutine[Any, Any, WorkflowRun]],
     caught_up: Callable[[], Coroutine[Any, Any, None]],
 ) -> WorkflowRun:
-    await make()
+    try:
+        await make()
+    except asyncio.CancelledError:  # it was made all the same
+        made.set_result(None)
+        raise
     made.set_result(None)
     try:
         run = await drive()

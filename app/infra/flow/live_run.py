@@ -6,7 +6,7 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .calling import named_params, takes
@@ -213,6 +213,14 @@ class LiveRun:
         group = self.tasks[task_id].group
         return self.graph if group is None else (*group.ids, *self.graph)
 
+    def id_of_function(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.id_of_function`."""
+        own = self.tasks[task_id]
+        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
+        return self.definition.id_of(
+            task_id, function, own.depends_on.__contains__, lambda wanted: self.graph.is_upstream(wanted, of=own.task_id)
+        )
+
     def _whole_of(self, item_id: object) -> str | None:
         """The mapped task that an item is of; None where it is none."""
         mapped = self.machine.maps.of_item(item_id) if self.machine.maps is not None and isinstance(item_id, str) else None
@@ -259,7 +267,8 @@ class LiveRun:
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
-        return Snapshot.of(self.run, self.params, records, self.codec, item, names)
+        functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names, functions)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

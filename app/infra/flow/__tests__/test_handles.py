@@ -244,23 +244,34 @@ async def test_made_says_when_the_run_is_in_the_store(store: Store) -> None:
     assert await handle.made() == run_id
 
 
-async def test_a_store_that_waits_does_not_hold_up_the_loop(flow: AsyncFlow, monkeypatch: pytest.MonkeyPatch) -> None:
-    flow.add_task_definition("a", returns(1))
-    may_commit = threading.Event()
-    commit = flow.store.commit
+class SlowCommits:
+    """Commits in threads that wait until they may end."""
 
-    def slow(changes: Any) -> None:
-        assert may_commit.wait(10)
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+
+
+def slow_commits(store: Store, monkeypatch: pytest.MonkeyPatch) -> SlowCommits:
+    slow, commit = SlowCommits(), store.commit
+
+    def instead(changes: Any) -> None:
+        slow.begun.set()
+        assert slow.may_end.wait(10)
         commit(changes)
 
-    monkeypatch.setattr(flow.store, "commit", slow)
+    monkeypatch.setattr(store, "commit", instead)
+    return slow
+
+
+async def test_a_store_that_waits_does_not_hold_up_the_loop(flow: AsyncFlow, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow.add_task_definition("a", returns(1))
+    commits = slow_commits(flow.store, monkeypatch)
     handle = flow.start()
-    cancelled = handle.cancel()
-    await asyncio.sleep(0.02)
+    await until(commits.begun.is_set)
     assert not handle.done()
-    may_commit.set()
-    await cancelled
-    assert (await handle).state in ("success", "cancelled")
+    commits.may_end.set()
+    assert (await handle).state == "success"
 
 
 async def test_its_repr_says_where_it_stands() -> None:
@@ -350,13 +361,28 @@ async def test_cancel_need_not_be_awaited_and_a_moment_after_the_start_is_not_to
     assert kinds(await collected(handle))[-1] == "RunFinished"
 
 
-async def test_cancel_of_a_run_that_was_never_made_says_that_there_is_nothing_to_cancel(store: Store) -> None:
-    gate = Gate(store)
-    handle = gate.flow.start()
-    await asyncio.gather(handle.stop(), cancelling := handle.cancel())
-    assert cancelling.result() in (True, False)
+async def test_a_run_that_is_stopped_at_once_was_never_made_and_there_is_nothing_to_cancel(store: Store) -> None:
+    handle = Gate(store).flow.start()
+    await handle.stop()
+    assert await handle.cancel() is False
     with pytest.raises(RunStoppedError):
-        await handle
+        await handle.made()
+    assert store.list_runs() == []
+
+
+async def test_a_run_that_is_stopped_while_it_is_made_can_be_cancelled_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate()
+    commits = slow_commits(gate.flow.store, monkeypatch)
+    handle = gate.flow.start()
+    await until(commits.begun.is_set)
+    stopping = asyncio.ensure_future(handle.stop())
+    await asyncio.sleep(0.01)
+    assert not stopping.done(), "a commit cannot be stopped half way"
+    commits.may_end.set()
+    await stopping
+    assert await handle.made() == handle.run_id
+    assert await handle.cancel() is True
+    assert gate.flow.store.load(handle.run_id).state == "cancelled"
 
 
 async def test_stop_puts_the_run_back_and_saves_it_so_that_it_can_be_continued(store: Store) -> None:

@@ -35,7 +35,7 @@ from .. import (
 )
 from ..travel import ContextThere
 from .conftest import Effects, fails, make_store, outputs_of, returns, run, states_of
-from .worker_tasks import one, pulls_one
+from .worker_tasks import one, pulls_by_id
 
 
 def add(number: int, *names: str) -> Callable[[Context], Any]:
@@ -327,7 +327,7 @@ async def test_items_of_an_included_map_go_by_its_id_here_and_are_called_by_its_
 async def test_names_are_the_same_in_another_process(flow: AsyncFlow, elsewhere: bool) -> None:
     other = AsyncFlow("other", executor="process" if elsewhere else None)
     other.add_task_definition("one", one)
-    other.add_task_definition("pulls", pulls_one, dependencies=["one"])
+    other.add_task_definition("pulls", pulls_by_id, dependencies=["one"])
     flow.add_task_definition("one", returns(100))
     flow.include(other, "x", depends_on="one")
     assert (await run(flow)).tasks["x_pulls"].output == 1

@@ -21,7 +21,6 @@ from .. import (
     Store,
     StoreClosedError,
     UnknownTaskError,
-    WorkflowRun,
     resuming,
 )
 from .attempts import until
@@ -173,8 +172,7 @@ async def test_a_run_whose_graph_has_changed_keeps_none_of_the_others_from_going
     assert found.errors == {"old": found["old"]}
     assert repr(found) == "<ResumedRuns: 1 ended, 1 could not go on, 0 left alone>"
     adopted = await nightly.flow.resume_all(adopt_graph=True)
-    assert isinstance(adopted["old"], WorkflowRun)
-    assert adopted["old"].tasks["second"].output == 2
+    assert adopted.runs["old"].tasks["second"].output == 2
 
 
 async def test_nor_does_one_that_is_damaged(tmp_path: Path) -> None:
