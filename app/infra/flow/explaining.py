@@ -381,7 +381,7 @@ class _Explainer:
                 f"{f', since the last one failed: {self._text(record.reason)}' if record.reason else ''}."
             )
             return
-        upstream = self._run.asked(task_id)
+        upstream = self._run.asked(task_id) if self._run.whole_of(task_id) is not None else self._node(task_id).upstream
         why = "nothing upstream keeps it" if upstream else "it waits for no other task"
         if self._owner is None:
             self._say(f"{me} has not begun, though it is ready: {why}.")
