@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TaskStarted,
         TaskSucceeded,
     )
+    from .explaining import Explanation
     from .flow import AsyncFlow
     from .handles import RunHandle
     from .including import Included
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
         TaskType,
         WorkflowRun,
     )
+    from .planning import Plan
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
     from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
@@ -128,6 +130,7 @@ __all__ = [
     "Event",
     "EventManager",
     "ExecutionState",
+    "Explanation",
     "FlowBuilder",
     "FlowError",
     "GraphChangedError",
@@ -149,6 +152,7 @@ __all__ = [
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "Plan",
     "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
@@ -231,12 +235,14 @@ _ROOMS = {
         "Event RunFinished RunInterrupted RunStarted TaskCancelled TaskEvent TaskFailed TaskInterrupted TaskReset "
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
+    "explaining": "Explanation",
     "flow": "AsyncFlow",
     "handles": "RunHandle",
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
+    "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
     "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",

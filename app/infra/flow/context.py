@@ -60,12 +60,16 @@ class Scope(Protocol):
         """Whether tasks may call others by other names than their ids, having been included from another flow."""
         ...
 
-    def pull(self, task_id: str, wanted: str) -> Any:
-        """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
+    def id_of(self, task_id: str, name: str) -> str:
+        """The id of the task that the task `task_id` means by a name."""
         ...
 
-    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
-        """The id of the task that the task `task_id` means by a name, or by a decorated function."""
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """The id of the task that the task `task_id` means by a decorated function."""
+        ...
+
+    def pull(self, task_id: str, wanted: str) -> Any:
+        """A fresh copy of the output of the task `wanted`, for the task `task_id`."""
         ...
 
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
@@ -213,10 +217,12 @@ class Context:
             NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency.
             CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
-        scope = self._scope
-        if callable(task_id) or scope.has_groups:
-            task_id = scope.id_of(self.task_id, task_id)
-        return scope.pull(self.task_id, task_id)
+        scope, wanted = self._scope, task_id
+        if callable(wanted):
+            wanted = scope.task_of(self.task_id, wanted)
+        elif scope.has_groups:
+            wanted = scope.id_of(self.task_id, wanted)
+        return scope.pull(self.task_id, wanted)
 
     pull = pull_output
 

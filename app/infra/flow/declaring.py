@@ -293,7 +293,8 @@ class Declared:
 
         Args:
             task_id: a non-empty string without `.`, `/` and control characters.
-            task_function: takes the context as its one argument. A coroutine function runs on the event loop, any other one
+            task_function: takes the context, and behind it what has the name of a dependency, whose output it gets; of a mapped
+                task also the item, as the first of the others. A coroutine function runs on the event loop, any other one
                 in a thread.
             task_type: "task" or left out.
             dependencies: ids of tasks, or the decorated functions themselves; they may be declared later.
@@ -315,7 +316,8 @@ class Declared:
             pool_weight: how many of the pool's slots it takes.
             priority: of the tasks that are ready, those with the highest number start first.
             trigger_rule: what it asks of its dependencies before it starts: a `TriggerRule` or its string.
-            run_if: a function of the context, asked at each attempt where the task would run; if it says no, the task is skipped.
+            run_if: a function of the context, with parameters as the task's own, asked at each attempt where the task would run;
+                if it says no, the task is skipped. A coroutine function only where the task is one.
             branch: the task returns the ids of those of its downstream tasks that go on (one, a list of them, or None); the
                 others that depend on it directly are skipped, unless they stand downstream of one that goes on.
             map_over: a task (it need not stand among the dependencies) that returns a list: of this task there is an instance for
@@ -381,7 +383,7 @@ class Declared:
             on_interrupt: likewise.
             retry: a `RetryPolicy`, in place of the four arguments above.
             params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
-                function that makes one from the parent's context.
+                function that makes one from the parent's context, with parameters as a task's.
             trigger_rule: as for a task.
             run_if: likewise; asked before the nested flow's run is made.
             map_over: as for a task: a nested run for each item, which finds it among its params as `item`, and its place in the

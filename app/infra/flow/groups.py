@@ -5,7 +5,7 @@ Pure: names in, ids out, and back; must not know flows, tasks or runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from .late_dataclass import dataclass
 
@@ -41,9 +41,13 @@ class Group:
         """What the tasks of the group call that one: the way back from `id_of`."""
         return next((found for group in self._levels() if (found := _said_in(group.names, task_id)) is not None), task_id)
 
-    def preferences(self) -> Iterator[Callable[[str], bool]]:
-        """Which of the tasks that a function serves one of the group means by it: whether a task is near, then less near."""
-        return (group.names.__contains__ for group in self._levels())
+    def meant_by(self, task_ids: Sequence[str]) -> Sequence[str]:
+        """Of several tasks that a function serves, those that a task of the group means by it: the nearest ones."""
+        for group in self._levels():
+            near = [task_id for task_id in task_ids if task_id in group.names]
+            if near:
+                return near
+        return task_ids
 
     def names_for(self, task_ids: Iterable[str]) -> dict[str, str]:
         """Every name by which a task of the group can call one of these, with the id that it means."""

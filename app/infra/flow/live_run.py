@@ -6,7 +6,8 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .calling import named_params, takes
@@ -203,19 +204,21 @@ class LiveRun:
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
 
-    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
+    def id_of(self, task_id: str, name: str) -> str:
         """See `Scope.id_of`."""
-        own = self.tasks[task_id]
-        if not callable(named):
-            return named if own.group is None else own.group.id_of(named)
-        # Of several tasks that it serves, the one at hand: the very one that is known where the task runs elsewhere.
-        return self.definition.id_of(
-            task_id,
-            named,
-            own.depends_on.__contains__,
-            *(() if own.group is None else own.group.preferences()),
-            lambda wanted: self.graph.is_upstream(wanted, of=own.task_id),
-        )
+        group = self.tasks[task_id].group
+        return name if group is None else group.id_of(name)
+
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.task_of`."""
+        return self.definition.task_of(task_id, function, partial(self._meant, self.tasks[task_id]))
+
+    def _meant(self, own: TaskDefinition, task_ids: Sequence[str]) -> Sequence[str]:
+        """Of several tasks with one function, those that a task means by it: of its group, and as near upstream as can be."""
+        if own.group is not None:
+            task_ids = own.group.meant_by(task_ids)
+        near = [task_id for task_id in task_ids if task_id in own.depends_on]
+        return near or [task_id for task_id in task_ids if self.graph.is_upstream(task_id, of=own.task_id)] or task_ids
 
     def _names(self, task_id: str) -> Iterable[str]:
         """What a task may call others."""
@@ -262,12 +265,17 @@ class LiveRun:
 
         task, item = self.tasks[task_id], self.item(task_id)
         # Not with each item the list that it is from, unless a parameter asks for that.
-        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        left_out = None if item is None else task.rules.map_over
+        if left_out is not None and takes(task.called, left_out if task.group is None else task.group.name_of(left_out)):
+            left_out = None
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
         functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
-        return Snapshot.of(self.run, self.params, records, self.codec, item, functions, names)
+        if task.group is not None:
+            meant = task.group.meant_by
+            functions = [(known, sent_id) for known, sent_id in functions if sent_id in meant(self.definition.tasks_of(known))]
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names, functions)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

@@ -36,10 +36,10 @@ class Snapshot:
     codec: ValueCodec
     mapped: tuple[str | None, int] | None = None
     """Of a mapped task: the text of its item, and its place in the list."""
-    functions: Sequence[tuple[Name, str]] = ()
-    """The names of the functions that stand for tasks sent along, with the ids: there the functions are other objects."""
     names: Mapping[str, str] | None = None
     """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
+    functions: Sequence[tuple[Name, str]] = ()
+    """The names of the functions that stand for tasks sent along, with the ids: there the functions are other objects."""
 
     @classmethod
     def of(
@@ -49,8 +49,8 @@ class Snapshot:
         tasks: Sequence[TaskRecord],
         codec: ValueCodec,
         mapped: tuple[str | None, int] | None = None,
-        functions: Iterable[tuple[Callable[..., Any] | None, str]] = (),
         names: Mapping[str, str] | None = None,
+        functions: Iterable[tuple[Callable[..., Any] | None, str]] = (),
     ) -> Snapshot:
         """What is sent of a run: copies, for the run goes on.
 
@@ -60,8 +60,8 @@ class Snapshot:
             tasks: the task that is sent, then those that it depends on.
             codec: how the run's values are written and read.
             mapped: of a mapped task, the text of its item, and its place in the list.
-            functions: what each of the latter was declared with, and its id.
-            names: what the task calls them, and itself, where it was included from another flow.
+            names: what the task calls those tasks, where it was included from another flow.
+            functions: what it may name them by: what each was declared with, and its id.
         """
         sent = RunRecord(
             id=run.id,
@@ -77,7 +77,7 @@ class Snapshot:
         )
         known = [(name, task_id) for function, task_id in functions if (name := _name_of(function)) is not None]
         copies = {task.task_id: copy_of(task) for task in tasks}
-        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, known, names)
+        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, names, known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -97,8 +97,8 @@ class Snapshot:
             tasks,
             sent,
             self.mapped,
-            self.functions,
             self.names,
+            self.functions,
         )
 
     # --- what the task sees: the Scope of its context ---
@@ -126,6 +126,17 @@ class Snapshot:
         """See `Scope.has_groups`."""
         return self.names is not None
 
+    def id_of(self, task_id: str, name: str) -> str:
+        """See `Scope.id_of`.
+
+        Raises:
+            NotSentError: it is none of those that were sent along.
+        """
+        found = name if self.names is None else self.names.get(name)
+        if found is None:
+            raise NotSentError(task_id, name)
+        return found
+
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`.
 
@@ -141,21 +152,16 @@ class Snapshot:
             return None
         return self.codec.decode(record.output)
 
-    def id_of(self, task_id: str, named: str | Callable[..., Any]) -> str:
-        """See `Scope.id_of`.
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.task_of`.
 
         Raises:
-            NotSentError: it means no task that was sent along.
-            AmbiguousDependencyError: several of those have the function.
-            CannotTravelError: the function has no name that it could be known by.
+            NotSentError: the function is none of a task that was sent along.
+            AmbiguousDependencyError: several of those have it.
+            CannotTravelError: it has no name that it could be known by.
         """
-        if not callable(named):
-            sent_id = named if self.names is None else self.names.get(named)
-            if sent_id is None:
-                raise NotSentError(task_id, named)
-            return sent_id
-        name = _name_of(named)
-        label = str(getattr(named, "__qualname__", None) or shown(named))
+        name = _name_of(function)
+        label = str(getattr(function, "__qualname__", None) or shown(function))
         if name is None:
             problem = "it is no function at the top level of a module; pull the output by the task's id"
             raise CannotTravelError(task_id, f"what it pulls, {label},", problem)
@@ -203,8 +209,8 @@ def _received(
     tasks: Sequence[tuple[Any, ...]],
     codec: ValueCodec | int,
     mapped: tuple[str | None, int] | None,
-    functions: Sequence[tuple[Name, str]],
     names: Mapping[str, str] | None,
+    functions: Sequence[tuple[Name, str]],
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
     run_id, flow_name, created, state, started, ended = about_run
@@ -217,4 +223,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec, mapped, functions, names)
+    return Snapshot(run, task_id, params, records, codec, mapped, names, functions)

@@ -16,12 +16,13 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    [
+    {
         "agenda",
         "errors",
         "events",
         "graph",
         "groups",
+        "looking",
         "machine",
         "map_items",
         "maps",
@@ -35,7 +36,7 @@ PURE = frozenset(
         "task_rules",
         "trigger_rules",
         "waiting",
-    ]
+    }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})

@@ -48,6 +48,7 @@ PRINTS = [
     "7",
     "12",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
+    "The cause: 'fetch' failed (ConnectionError: the service is down), so 'load' was skipped.\n('fetch', 'load')",
     "332833500",
     "49",
     "ship succeeded\nannounced success\n7",

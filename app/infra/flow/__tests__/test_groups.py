@@ -68,11 +68,12 @@ def test_every_name_that_means_one_of_some_tasks_is_told_and_no_name_that_means_
     assert inside.names_for(["use"]) == {}
 
 
-def test_of_the_tasks_that_one_function_serves_near_ones_are_preferred() -> None:
+def test_of_the_tasks_that_one_function_serves_the_nearest_are_meant() -> None:
     inside, between = nested()
-    served = ["load", "x_load", "x_a_load"]
-    assert [[*filter(prefers, served)] for prefers in inside.preferences()] == [["x_a_load"], ["x_load", "x_a_load"]]
-    assert [[*filter(prefers, served)] for prefers in between.preferences()] == [["x_load", "x_a_load"]]
+    assert inside.meant_by(["load", "x_load", "x_a_load"]) == ["x_a_load"]
+    assert inside.meant_by(["load", "x_load"]) == ["x_load"]
+    assert between.meant_by(["load", "x_load", "x_a_load"]) == ["x_load", "x_a_load"]
+    assert between.meant_by(["load", "other"]) == ["load", "other"]
 
 
 def test_tasks_that_came_in_together_share_their_group() -> None:

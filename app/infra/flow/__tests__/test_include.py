@@ -35,7 +35,7 @@ from .. import (
 )
 from ..travel import ContextThere
 from .conftest import Effects, fails, make_store, outputs_of, returns, run, states_of
-from .worker_tasks import one, pulls_one, pulls_one_by_name
+from .worker_tasks import one, pulls_function, pulls_one_by_name
 
 
 def add(number: int, *names: str) -> Callable[[Context], Any]:
@@ -365,7 +365,7 @@ async def test_items_of_an_included_map_go_by_its_id_here_and_are_called_by_its_
 # --- other processes ---
 
 
-@pytest.mark.parametrize("pulls", [pulls_one_by_name, pulls_one], ids=["by name", "by function"])
+@pytest.mark.parametrize("pulls", [pulls_one_by_name, pulls_function], ids=["by name", "by function"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "there"])
 async def test_names_are_the_same_in_another_process(flow: AsyncFlow, pulls: Callable[[Context], Any], elsewhere: bool) -> None:
     other = AsyncFlow("other", executor="process" if elsewhere else None)

@@ -122,6 +122,60 @@ async def test_a_function_that_serves_several_tasks_stands_for_the_one_that_is_d
     assert "(a, b, c)" in reason_of(done.tasks["none"].reason)
 
 
+def a_part() -> AsyncFlow:
+    """Three in a row, the last of which pulls the first by its function, and two that do so in other places."""
+    part = (
+        AsyncFlow("part")
+        .add_task_definition("first", worker_tasks.own_id)
+        .add_task_definition("between", returns(0), dependencies=["first"])
+    )
+    part.add_task_definition("far", worker_tasks.pulls_own_id, dependencies=["between"])
+    part.add_task_definition("near", worker_tasks.pulls_own_id, dependencies=["first"])
+    return part.add_task_definition("elsewhere", worker_tasks.pulls_own_id, dependencies=["first"], executor="process")
+
+
+@needs_posix
+async def test_in_an_included_flow_a_function_stands_for_the_task_of_its_own_group(flow: AsyncFlow) -> None:
+    """Wherever it runs, and though the task of the other group that has the same function stands upstream as well."""
+    flow.add_task_definition("first", worker_tasks.own_id)
+    flow.include(a_part(), "x", depends_on=["first"])
+    flow.include(a_part(), "y", depends_on=["x_first", "first"])
+    flow.add_task_definition("outside", worker_tasks.pulls_own_id, dependencies=["x_between", "first"])
+    outputs = outputs_of(await run(flow))
+    assert {task_id: output for task_id, output in outputs.items() if task_id.endswith(("near", "far", "where", "side"))} == {
+        "x_far": "x_first",
+        "x_near": "x_first",
+        "x_elsewhere": "x_first",
+        "y_far": "y_first",
+        "y_near": "y_first",
+        "y_elsewhere": "y_first",
+        "outside": "first",
+    }
+
+
+@needs_posix
+@pytest.mark.parametrize(("executor", "error"), [("thread", "NotUpstreamError"), ("process", "NotSentError")])
+async def test_an_included_task_does_not_take_another_of_the_same_function_for_its_own(
+    flow: AsyncFlow, executor: str, error: str
+) -> None:
+    """Though it depends on that one, and not on its own."""
+    part = AsyncFlow("part").add_task_definition("first", worker_tasks.own_id)
+    part.add_task_definition("mistaken", worker_tasks.pulls_own_id, executor=executor)
+    flow.add_task_definition("outer", worker_tasks.own_id)
+    flow.include(part, "x", depends_on=["outer"])
+    assert error in reason_of((await run(flow)).tasks["x_mistaken"].reason)
+
+
+@needs_posix
+async def test_the_items_of_a_mapped_task_pull_by_functions_here_and_elsewhere(flow: AsyncFlow) -> None:
+    flow.add_task_definition("rows", returns([1, 2]))
+    flow.add_task_definition("first", worker_tasks.own_id)
+    for executor in ("thread", "process"):
+        flow.add_task_definition(executor, worker_tasks.pulls_own_id, dependencies=["first"], map_over="rows", executor=executor)
+    outputs = outputs_of(await run(flow))
+    assert (outputs["thread"], outputs["process"]) == (["first", "first"], ["first", "first"])
+
+
 async def test_a_function_that_is_no_task_of_the_flow_or_not_upstream_is_refused_by_name(flow: AsyncFlow) -> None:
     flow.add_task_definition("beside", size)
     flow.add_task_definition("stranger", lambda ctx: ctx.pull(worker_tasks.one))
@@ -197,9 +251,9 @@ async def test_tasks_in_worker_processes_pull_by_functions(flow: AsyncFlow) -> N
     flow.subflow("decorated")(worker_tasks.nested)
     flow.add_task_definition("without a name", worker_tasks.nameless)
     elsewhere = partial(flow.add_task_definition, executor="process")
-    elsewhere("near", worker_tasks.pulls_one, dependencies=["first", "by hand"])
+    elsewhere("near", worker_tasks.pulls_function, dependencies=["first", "by hand"])
     elsewhere("nested", worker_tasks.pulls_nested, dependencies=["by hand", "decorated"])
-    elsewhere("two", worker_tasks.pulls_one, dependencies=["first", "again"])
+    elsewhere("two", worker_tasks.pulls_function, dependencies=["first", "again"])
     elsewhere("not sent", worker_tasks.pulls_pid, dependencies=["first"])
     elsewhere("nameless", worker_tasks.pulls_what_has_no_name, dependencies=["without a name"])
     tasks = (await run(flow)).tasks
@@ -249,19 +303,19 @@ def sent(*functions: tuple[Callable[..., Any] | None, str]) -> Snapshot:
 
 def test_what_was_sent_is_found_by_the_name_of_its_function_and_nothing_else_is() -> None:
     snapshot = sent((worker_tasks.one, "a"), (worker_tasks.pid, "b"), (worker_tasks.pid, "c"), (lambda ctx: 1, "d"), (None, "e"))
-    assert snapshot.id_of("here", worker_tasks.one) == "a"
+    assert snapshot.task_of("here", worker_tasks.one) == "a"
     with pytest.raises(AmbiguousDependencyError, match=r"\(b, c\)"):
-        snapshot.id_of("here", worker_tasks.pid)
+        snapshot.task_of("here", worker_tasks.pid)
 
     def one(ctx: Context) -> int:
         return 1
 
     one.__qualname__ = "one"  # of the same name, in another module
     with pytest.raises(NotSentError) as caught:
-        snapshot.id_of("here", one)
+        snapshot.task_of("here", one)
     assert caught.value.wanted == "one"
     one.__module__ = worker_tasks.__name__
-    assert snapshot.id_of("here", one) == "a"
+    assert snapshot.task_of("here", one) == "a"
 
 
 @pytest.mark.parametrize(
@@ -271,7 +325,7 @@ def test_what_was_sent_is_found_by_the_name_of_its_function_and_nothing_else_is(
 )
 def test_a_function_that_has_no_name_elsewhere_is_never_taken_for_another(function: Callable[..., Any]) -> None:
     with pytest.raises(CannotTravelError) as caught:
-        sent((function, "a")).id_of("here", function)
+        sent((function, "a")).task_of("here", function)
     assert caught.value.task_id == "here"
 
 

@@ -105,3 +105,6 @@ async def test_what_the_checkers_say_comes_out_is_what_comes_out() -> None:
     done = await run(typing_handles.flow)
     done.raise_for_failure()
     assert done.tasks["pulls"].output_json == typing_handles.PULLED
+    done = await run(typing_handles.a_flow_that_maps())
+    done.raise_for_failure()
+    assert done.tasks["joined"].output_json == typing_handles.JOINED

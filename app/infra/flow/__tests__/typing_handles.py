@@ -58,11 +58,11 @@ def anything(ctx: Context) -> Any:
     return 3
 
 
-async def is_late(ctx: Context) -> bool:
-    return ctx.attempt_number > 0
+async def is_first(ctx: Context) -> bool:
+    return ctx.attempt_number == 0
 
 
-@flow.task(run_if=is_late, depends_on=bare)
+@flow.task(run_if=is_first, depends_on=bare)
 async def optional(ctx: Context) -> str | None:
     return None
 

@@ -65,8 +65,16 @@ def pulls_far(ctx: Context) -> Any:
     return ctx.pull("far")
 
 
-def pulls_one(ctx: Context) -> int:
+def pulls_function(ctx: Context) -> int:
     return ctx.pull(one)
+
+
+def own_id(ctx: Context) -> str:
+    return ctx.task_id
+
+
+def pulls_own_id(ctx: Context) -> str:
+    return ctx.pull(own_id)
 
 
 def pulls_pid(ctx: Context) -> int:
