@@ -86,12 +86,14 @@ if TYPE_CHECKING:
         AttemptResult,
         ExecutionState,
         LogEntry,
+        NoteKind,
         State,
+        StateChange,
         TaskInstance,
         TaskType,
         WorkflowRun,
     )
-    from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
@@ -132,6 +134,8 @@ __all__ = [
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
+    "NoteKind",
+    "NoteRecord",
     "OwnershipLostError",
     "ParallelError",
     "RetryAfter",
@@ -151,6 +155,7 @@ __all__ = [
     "RunningLoopError",
     "SQLiteStore",
     "State",
+    "StateChange",
     "Store",
     "StoreBusyError",
     "StoreClosedError",
@@ -213,8 +218,8 @@ _ROOMS = {
     "flow": "AsyncFlow",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
-    "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "models": "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun",
+    "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",

@@ -455,10 +455,14 @@ class RunMachine:
             now: the time.
             cancelled: whether also what was cancelled: so it is by a manual retry, and not by one that nobody asked for.
         """
+        from .notes import reset_note  # late: few runs are set back
+
         stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
+        affected = [task_id for task_id in self.graph if self.tasks[task_id].state not in stay]
+        step.changes.note(reset_note(self.run, map(self.tasks.__getitem__, affected), now))
         self.reset(
             step,
-            [task_id for task_id in self.graph if self.tasks[task_id].state not in stay],
+            affected,
             now,
             keep_child=[task_id for task_id in self.graph if self.tasks[task_id].state in (FAILED, CANCELLED)],
         )

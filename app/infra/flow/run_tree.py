@@ -15,6 +15,7 @@ from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
 from .store import Store
+from .who import this_process
 
 
 class RunTree:
@@ -126,7 +127,11 @@ class RunTree:
         for other in affected:
             if not (goes_on and other == task_id):
                 self._abandon(step, live.machine.tasks[other])
-        live.machine.reset(step, affected, self._clock.now(), [task_id] if goes_on else [])
+        from .notes import reset_note  # late: few runs are set back
+
+        now, records = self._clock.now(), map(live.machine.tasks.__getitem__, affected)
+        step.changes.note(reset_note(live.run, records, now, task_id, this_process()))
+        live.machine.reset(step, affected, now, [task_id] if goes_on else [])
         for other in affected:
             live.retype(live.machine.tasks[other])
 

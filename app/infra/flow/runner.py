@@ -25,9 +25,9 @@ from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run, subflow_params_function
 from .machine import RunMachine, Step
-from .models import ExecutionState, Failure, TaskType, kinds_of
+from .models import ExecutionState, Failure, NoteKind, TaskType, kinds_of
 from .off_loop import Worker
-from .records import Ask, Lease, TaskRecord
+from .records import Ask, Lease, NoteRecord, TaskRecord
 from .store import Store
 from .task_options import Capacities
 
@@ -486,6 +486,8 @@ class Runner:
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
+        if not self._cancelling and self._root.run.state is ExecutionState.RUNNING:
+            step.changes.note(NoteRecord(self._root.run.id, NoteKind.INTERRUPT, now))
         for live in self._runs.values():
             if not self._cancelling:
                 live.machine.interrupt(step, now)

@@ -133,6 +133,22 @@ MIGRATIONS: tuple[str, ...] = (
             WHERE task_key BETWEEN no * 4294967296 AND no * 4294967296 + 4294967295);
     UPDATE runs SET seal = row_crc(id, crc, commits, total);
     """,
+    """
+    -- What no other row tells: who drove a run and from when on, when it was stopped, what people set back. key = run no * 2^32 +
+    -- a number that grows. crc is the checksum of the other columns, and counts in the total that seals the run.
+    CREATE TABLE run_notes (
+        key     INTEGER PRIMARY KEY,
+        kind    TEXT NOT NULL,
+        at      INTEGER NOT NULL,
+        by      TEXT,
+        task_id TEXT,
+        tasks   INTEGER NOT NULL,
+        state   TEXT,
+        ended   INTEGER,
+        detail  TEXT,
+        crc     INTEGER NOT NULL
+    );
+    """,
 )
 """What leads from each version of the schema (`PRAGMA user_version`) to the next, from an empty file on."""
 
