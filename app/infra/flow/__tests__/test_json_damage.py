@@ -339,7 +339,7 @@ def test_a_damaged_readable_file_is_named(store: JsonStore, folder: Path) -> Non
         "\0" * len(text),
         text.replace('"success"', '"paused"'),
         text.replace('"position"', '"place"'),
-        text.replace('"version": 2', '"version": null'),
+        text.replace('"version": 3', '"version": null'),
         text.replace('"state": "scheduled"', '"state": 5'),
     ):
         assert broken != text
@@ -428,7 +428,7 @@ def test_every_value_of_version_1_is_read(version_1: Path) -> None:
 
 
 def test_version_1_goes_on(version_1: Path) -> None:
-    """A run of version 1 that goes on is written in version 2; copies of its files stay, and nothing is lost."""
+    """A run of version 1 that goes on is written in the present one; copies of its files stay, and nothing is lost."""
     with JsonStore(version_1) as store:
         before = snapshot(store)
         for run_id in ("unfinished", "failed"):
@@ -437,14 +437,14 @@ def test_version_1_goes_on(version_1: Path) -> None:
             assert store.read_tasks(run_id) == [*before[run_id][1], a_task(9, run_id)]
         names = files_in(version_1)
         assert names["unfinished.journal.v1.bak"] == (SAMPLES / "unfinished.journal").read_bytes()
-        assert json.loads(names["unfinished.json"])["version"] == 2
+        assert json.loads(names["unfinished.json"])["version"] == 3
         assert names["failed.json"] == (SAMPLES / "failed.json").read_bytes()
         run = store.read_run("failed")
         lease = store.claim("failed", force=True)
         store.commit(Changes(runs=[run], lease=lease, flush=True, release=True))
     names = files_in(version_1)
     assert names["failed.json.v1.bak"] == (SAMPLES / "failed.json").read_bytes()
-    assert json.loads(names["failed.json"])["version"] == 2
+    assert json.loads(names["failed.json"])["version"] == 3
     after = found_in(version_1)
     for run_id, (run, tasks, attempts) in ((run_id, row) for run_id, row in before.items() if run_id != "order"):
         added = [a_task(9, run_id)] if run_id in ("unfinished", "failed") else []
