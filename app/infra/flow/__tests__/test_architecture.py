@@ -16,7 +16,20 @@ FOLDER = Path(__file__).parent.parent
 FACE = "__init__"
 DOOR = "__main__"
 PURE = frozenset(
-    {"agenda", "graph", "machine", "retry_manager", "models", "errors", "ready", "records", "events", "task_options"}
+    {
+        "agenda",
+        "errors",
+        "events",
+        "graph",
+        "history",
+        "machine",
+        "models",
+        "notes",
+        "ready",
+        "records",
+        "retry_manager",
+        "task_options",
+    }
 )
 STORES = frozenset({"store", "sqlite_store", "json_store", "memory_store"})
 CLOCKS = frozenset({"clock", "time"})

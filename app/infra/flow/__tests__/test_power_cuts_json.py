@@ -30,7 +30,7 @@ from .power_cuts import Trace, cut, lay_out
 GRAPH = '{"load":["' + "x" * 300 + '"]}'
 
 Image = tuple[RunRecord, dict[int, TaskRecord], dict[int, AttemptRecord], list[NoteRecord]]
-"""A run with its tasks, the attempts of its first task, and its notes. The first task's reason is the number of the latest commit."""
+"""A run with its tasks, the attempts of its first task, and its notes. That task's reason is the number of the latest commit."""
 
 
 def image_in(store: JsonStore, run_id: str) -> Image:

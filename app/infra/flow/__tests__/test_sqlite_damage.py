@@ -221,7 +221,7 @@ def test_a_flipped_bit_in_the_database(tmp_path: Path, seed: int) -> None:
     assert came_to["refused"], came_to
 
 
-@pytest.mark.parametrize("pages", [1000, 20, 9], ids=lambda pages: f"folded every {pages} pages")
+@pytest.mark.parametrize("pages", [1000, 20, 10], ids=lambda pages: f"folded every {pages} pages")
 def test_a_flipped_bit_in_what_a_kill_left(tmp_path: Path, pages: int) -> None:
     """SQLite drops all commits behind it, and finds nothing wrong; the store does."""
     came_to = flip_wal(tmp_path, Random(pages), 150, pages)
@@ -571,13 +571,14 @@ def test_an_index_that_leads_astray(path: Path) -> None:
 
 
 def test_rows_of_no_run(path: Path) -> None:
-    """Tasks whose run is gone are told of."""
+    """Tasks, attempts and notes whose run is gone are told of."""
     with SQLiteStore(path) as store:
         fill(store)
         edit(path, "DELETE FROM runs WHERE id = 'run5'")
         assert store.check() == [
             "there are tasks of run no. 6, and there is no such run",
             "there are attempts of run no. 6, and there is no such run",
+            "there are run_notes of run no. 6, and there is no such run",
         ]
         assert not store.exists("run5")
 

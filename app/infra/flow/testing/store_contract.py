@@ -690,7 +690,7 @@ class StoreContract(ABC):
         store.close()
 
     def test_notes_come_in_the_order_in_which_they_were_added(self, tmp_path: Path) -> None:
-        """Whatever their times; none is replaced, not by its like either; alone in a commit or with others; after a restart too."""
+        """Whatever their times; none is replaced, not even by its like; alone in a commit or not; after a restart too."""
         store = self.make_store(tmp_path)
         first, second = a_note(at=NOON + 5), a_note(NoteKind.RESET, at=NOON, task_id="task0", tasks=2)
         store.commit(Changes(new_runs=[a_run()], notes=[first, second]))
