@@ -56,12 +56,13 @@ def history_of(
     attempts: defaultdict[int, list[AttemptRecord]] = defaultdict(list)
     for attempt in records:
         attempts[attempt.position].append(attempt)
-    of_tasks = [move for task in tasks for move in _task_path(task, attempts[task.position], noted).moves]
-    of_tasks.sort(key=attrgetter("at"))
-    of_run = _run_path(run, records, noted).moves if of_run_too else []
+    moves = _run_path(run, records, noted).moves if of_run_too else []
+    for task in tasks:
+        moves.extend(_task_path(task, attempts[task.position], noted).moves)
+    moves.sort(key=attrgetter("at", "resets", "rank"))
     return [
         StateChange(moment_of(move.at), run.id, move.task_id, move.source, move.target, move.attempt, move.reason, move.worker)
-        for move in _side_by_side(of_run, of_tasks)
+        for move in moves
     ]
 
 
@@ -76,21 +77,10 @@ class _Move:
     attempt: int | None
     reason: str | None
     worker: str | None
-
-
-def _side_by_side(of_run: list[_Move], of_tasks: list[_Move]) -> Iterator[_Move]:
-    """Both in one order: at the same moment, a run ends after its tasks, and does all else before them."""
-    rest = iter(of_tasks)
-    task = next(rest, None)
-    for move in of_run:
-        ends = move.target in TERMINAL_STATES
-        while task is not None and (task.at < move.at or (ends and task.at == move.at)):
-            yield task
-            task = next(rest, None)
-        yield move
-    if task is not None:
-        yield task
-        yield from rest
+    resets: int
+    """How many resets of the run came before it, as far as is known."""
+    rank: int
+    """Its place among those of one moment: resets come first, and the end of a run last."""
 
 
 class _Noted:
@@ -110,6 +100,8 @@ class _Noted:
         """Of each task the resets that name it, and where it stood before each of them."""
         self.wide: list[NoteRecord] = []
         """Resets of more tasks than they name."""
+        self.numbers = {id(note): number for number, note in enumerate(notes, start=1) if note.kind is NoteKind.RESET}
+        """Of each reset: notes may be equal."""
         for note in notes:
             named = tasks_before(note)
             for before in named:
@@ -133,6 +125,11 @@ class _Path:
         self.state = SCHEDULED
         self.at = at
         self.attempt: int | None = None
+        self._resets = 0
+
+    def begin(self) -> None:
+        """A run is made."""
+        self.moves.append(_Move(self.at, None, NONE, SCHEDULED, None, None, None, 0, 0))
 
     def go(self, target: ExecutionState, at: int, reason: str | None = None, worker: str | None = None) -> None:
         """Change the state, if it is another one."""
@@ -140,13 +137,19 @@ class _Path:
             worker = worker or self.noted.worker(at, target)
             # Not before the change ahead of it: a wall clock that was set back must not turn them round.
             self.at = max(self.at, at)
-            self.moves.append(_Move(self.at, self.task_id, self.state, target, self.attempt, reason, worker))
-            self.state = target
+            self._add(target, reason, worker, (2 if target not in TERMINAL_STATES else 4) if self.task_id is None else 3)
+
+    def _add(self, target: ExecutionState, reason: str | None, worker: str | None, rank: int) -> None:
+        self.moves.append(_Move(self.at, self.task_id, self.state, target, self.attempt, reason, worker, self._resets, rank))
+        self.state = target
 
     def set_back(self, note: NoteRecord) -> None:
         """A reset."""
-        why = "the subflow is tried again" if note.task_id is None else f"manual retry of {note.task_id!r}"
-        self.go(SCHEDULED, note.at, why, note.by)
+        self._resets = self.noted.numbers[id(note)]
+        if self.state is not SCHEDULED:
+            why = "the subflow is tried again" if note.task_id is None else f"manual retry of {note.task_id!r}"
+            self.at = max(self.at, note.at)
+            self._add(SCHEDULED, why, note.by or self.noted.worker(note.at, SCHEDULED), 0 if self.task_id is None else 1)
 
 
 # --- a task ---
@@ -213,11 +216,10 @@ def _resets_after(attempts: int, named: Iterable[tuple[NoteRecord, Before]], pat
 def _reset_between(before: AttemptRecord, until: int | None, path: _Path) -> None:
     """A reset that must have been, after an attempt and before some moment; no note names the task."""
     ended = before.ended or 0
-    for note in path.noted.wide:
-        if ended <= note.at and (until is None or note.at <= until):
-            path.set_back(note)
-            return
-    if until is not None:
+    found = [note for note in path.noted.wide if ended <= note.at and (until is None or note.at <= until)]
+    if found:  # one at the very moment at which the attempt ended came before it, more likely than not
+        path.set_back(next((note for note in found if note.at > ended), found[-1]))
+    elif until is not None:
         path.go(SCHEDULED, until, UNKNOWN)
 
 
@@ -227,15 +229,15 @@ def _reset_between(before: AttemptRecord, until: int | None, path: _Path) -> Non
 def _run_path(run: RunRecord, attempts: Iterable[AttemptRecord], noted: _Noted) -> _Path:
     """The changes of the run itself; `attempts` are those of all its tasks."""
     path = _Path(noted, None, run.created)
-    path.moves.append(_Move(run.created, None, NONE, SCHEDULED, None, None, None))
+    path.begin()
     begun = sorted(attempt.started for attempt in attempts if attempt.started is not None)
     cut_off = sorted(attempt.ended or 0 for attempt in attempts if attempt.result is AttemptResult.INTERRUPTED)
     first = run.started
     for note, end in _noted_of_run(run, noted):
-        if first is not None and note.at >= first:
+        if first is not None and _had_begun(note, end, first):
             path.go(RUNNING, first)
-            continued, first = note.at > first, None
-            if note.kind is NoteKind.DRIVE and not continued:
+            began, first = note.kind is NoteKind.DRIVE and note.at == first, None
+            if began:
                 continue
         if note.kind is NoteKind.INTERRUPT or (note.kind is NoteKind.DRIVE and note.state is not RUNNING):
             _stop(path, note, cut_off)
@@ -254,9 +256,18 @@ def _run_path(run: RunRecord, attempts: Iterable[AttemptRecord], noted: _Noted) 
         _end(path, end, begun)
     elif run.state is RUNNING:
         path.go(RUNNING, _first_from(begun, path.at))
-    elif path.state is RUNNING and cut_off:
-        path.go(SCHEDULED, cut_off[-1], STOPPED)
+    elif path.state is RUNNING:
+        path.go(SCHEDULED, cut_off[-1] if cut_off else path.at, STOPPED)
     return path
+
+
+def _had_begun(note: NoteRecord, end: _End | None, first: int) -> bool:
+    """Whether the run was begun, which it was at the moment `first`, when a note was written; whatever the clocks said then."""
+    if note.kind is not NoteKind.RESET or note.state is RUNNING:
+        return True
+    if end is not None:
+        return end[0] is not CANCELLED or end[1] >= first
+    return note.at >= first
 
 
 def _noted_of_run(run: RunRecord, noted: _Noted) -> Iterator[tuple[NoteRecord, _End | None]]:
