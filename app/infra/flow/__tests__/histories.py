@@ -40,7 +40,8 @@ def check_history(store: Store, run_id: str) -> list[StateChange]:
         stands[change.task_id] = change.to_state
         if change.to_state is ExecutionState.RUNNING and change.task_id is not None:
             begun[change.task_id].append(change.attempt)
-    assert stands == {None: run.state, **{task.task_id: task.state for task in tasks}}
+    assert stands.pop(None) is run.state
+    assert stands == {task.task_id: task.state for task in tasks}
     attempts = store.list_attempts(run_id)
     for task in tasks:
         assert begun[task.task_id] == [each.number for each in attempts if each.task_id == task.task_id]

@@ -391,8 +391,11 @@ async def test_a_task_that_was_set_back_while_it_waited_for_its_next_attempt(sto
     """It was scheduled, and is: nothing changed by that."""
     flow = AsyncFlow("flow", store, clock=clock).add_task_definition("a", flaky(1), max_retries=1, retry_delay=1000)
     run_id = flow.init_run()
-    held = asyncio.Event()
-    clock.sleep = lambda seconds: held.wait()  # type: ignore[method-assign, assignment]
+
+    async def sleep(seconds: float) -> None:
+        await asyncio.Event().wait()
+
+    clock.sleep = sleep  # type: ignore[method-assign]
     call = asyncio.ensure_future(flow.run_until_complete(run_id))
     await until(lambda: store.read_tasks(run_id)[0].due is not None)
     call.cancel()

@@ -96,7 +96,12 @@ def test_what_is_folded_is_what_json_would_write_and_is_read_again(seed: int) ->
         for at in range(random.choice([0, 1, 64, 70]))
     ]
     notes = [
-        NoteRecord("run", kind, at, *random.choice([(), ("me", random.choice(TEXTS), at, ExecutionState.FAILED, 9, "[1]")]))
+        random.choice(
+            [
+                NoteRecord("run", kind, at),
+                NoteRecord("run", kind, at, "me", random.choice(TEXTS), at, ExecutionState.FAILED, 9, "[1]"),
+            ]
+        )
         for kind in NoteKind
         for at in range(random.choice([0, 1, 70]))
     ]
