@@ -602,6 +602,8 @@ class RunMachine:
             now: the time.
             cancelled: whether also what was cancelled: so it is by a manual retry, and not by one that nobody asked for.
         """
+        from .notes import reset_note  # late: few runs are set back
+
         stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
         back = [task_id for task_id in self.graph if self.tasks[task_id].state not in stay]
         for mapped in self.maps or ():
@@ -609,6 +611,7 @@ class RunMachine:
                 back += mapped.known
             elif mapped.record.state not in stay:
                 back += mapped.to_mend(cancelled)
+        step.changes.note(reset_note(self.run, map(self.tasks.__getitem__, back), now))
         self.reset(step, back, now, keep_child=[task_id for task_id in back if self.tasks[task_id].state in (FAILED, CANCELLED)])
 
     def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:
