@@ -420,11 +420,12 @@ class FlowDefinition:
         """The graph as text that is stored with a run: each task's dependencies, and the flow it nests if any."""
         graph = self.graph()
         if self._graph_text is None or self._graph_text[0] is not graph:  # it was changed since
-            self._graph_text = graph, _text_of(self.tasks.values())
+            self._graph_text = graph, _text_of(self.tasks.values(), graph)
         return self._graph_text[1]
 
     def _graph_rows(self) -> dict[str, Sequence[Any]]:
-        return {task_id: (*dict.fromkeys(task.depends_on), *_beyond_edges(task)) for task_id, task in self.tasks.items()}
+        graph = self.graph()
+        return {task_id: (*dict.fromkeys(task.depends_on), *_beyond_edges(task, graph)) for task_id, task in self.tasks.items()}
 
     def check_graph(self, run_id: str, stored: str) -> None:
         """Hold this flow's graph against the one that a run was made with (empty text: nobody said).
@@ -449,7 +450,7 @@ class FlowDefinition:
         )
 
 
-def _text_of(tasks: Iterable[TaskDefinition]) -> str:
+def _text_of(tasks: Iterable[TaskDefinition], graph: Graph) -> str:
     """What `json.dumps` makes of `{task_id: [*depends_on, what is beyond edges]}`, put together in a third of the time."""
     quoted = encode_basestring_ascii
     rows: list[str] = []
@@ -457,13 +458,17 @@ def _text_of(tasks: Iterable[TaskDefinition]) -> str:
         ids = task.depends_on if len(task.depends_on) < 2 else dict.fromkeys(task.depends_on)
         row = [quoted(task_id) for task_id in ids]
         if task.child is not None or task.rules is not PLAIN:
-            row += [json.dumps(beyond, separators=(",", ":")) for beyond in _beyond_edges(task)]
+            row += [json.dumps(beyond, separators=(",", ":")) for beyond in _beyond_edges(task, graph)]
         rows.append(f"{quoted(task.task_id)}:[{','.join(row)}]")
     return f"{{{','.join(rows)}}}"
 
 
-def _beyond_edges(task: TaskDefinition) -> list[dict[str, Any]]:
-    """What else a run goes by, if anything: the flow that a task nests, and by what it runs or not, and for which items."""
+def _beyond_edges(task: TaskDefinition, graph: Graph) -> list[dict[str, Any]]:
+    """What else a run goes by, if anything: the flow that a task nests, and by what it runs or not, and for which items.
+
+    Of a branch that was included, also by which other names than their ids it may choose tasks: who reads the run later may not
+    have the flow.
+    """
     rules = task.rules
     found: dict[str, Any] = {}
     if task.child is not None:
@@ -471,7 +476,8 @@ def _beyond_edges(task: TaskDefinition) -> list[dict[str, Any]]:
     if rules.map_over is not None:
         found["map_over"] = rules.map_over
     if rules.branch:
-        found["branch"] = True
+        known = {} if rules.group is None else rules.group.names_for(graph.downstream(task.task_id))
+        found["branch"] = {name: task_id for name, task_id in known.items() if name != task_id} or True
     if rules.trigger_rule is not PLAIN.trigger_rule:
         found["trigger_rule"] = rules.trigger_rule.value
     return [found] if found else []

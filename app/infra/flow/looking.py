@@ -38,6 +38,8 @@ class Node:
     branch: bool = False
     flow_name: str | None = None
     """Of a subflow: the flow that it nests."""
+    names: tuple[tuple[str, str], ...] = ()
+    """Of a branch that was included from another flow: what it calls tasks that it may choose, and their ids."""
 
     @property
     def asked(self) -> tuple[str, ...]:
@@ -56,7 +58,9 @@ def _node(row: list[Any]) -> Node:
         return Node(tuple(row))
     beyond: dict[str, Any] = row[-1]
     rule = TriggerRule(beyond.get("trigger_rule", TriggerRule.ALL_SUCCESS))
-    return Node(tuple(row[:-1]), rule, beyond.get("map_over"), bool(beyond.get("branch")), beyond.get("flow"))
+    branch: bool | dict[str, str] = beyond.get("branch", False)
+    names = tuple(branch.items()) if isinstance(branch, dict) else ()
+    return Node(tuple(row[:-1]), rule, beyond.get("map_over"), bool(branch), beyond.get("flow"), names)
 
 
 def possible_verdicts(rule: TriggerRule, upstreams: Iterable[frozenset[int]]) -> set[Verdict]:
@@ -165,7 +169,8 @@ class StoredRun:
         if record is None or record.state is not ExecutionState.SUCCESS:
             return None
         try:
-            known = [task_id for task_id in chosen_by(record.output) if task_id in self.nodes]
+            ids = dict(self.nodes[branch].names) if branch in self.nodes else {}
+            known = [task_id for name in chosen_by(record.output) if (task_id := ids.get(name, name)) in self.nodes]
         except ValueError:  # it was no branch when it ran
             known = []
         return frozenset(known) | self.graph.descendants(known)

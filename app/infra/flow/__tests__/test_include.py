@@ -336,6 +336,26 @@ async def test_a_branch_chooses_by_the_names_it_knows(flow: AsyncFlow, store: St
     assert BranchError.__name__ in (here.tasks["y_a_decide"].error or "")
 
 
+async def test_what_an_included_branch_chose_is_told_from_the_store_alone(flow: AsyncFlow) -> None:
+    other = AsyncFlow("other")
+    other.add_task_definition("decide", returns(["yes"]), branch=True)
+    for name in ("yes", "no"):
+        other.add_task_definition(name, fails(), dependencies=["decide"])
+    flow.include(other, "x")
+    flow.add_task_definition("no", returns(1), dependencies=["x_decide"])
+    run_id = flow.init_run()
+    assert '"branch":{"yes":"x_yes","no":"x_no"}' in flow.store.read_run(run_id).graph
+    ended = states_of(await flow.run_until_complete(run_id))
+    assert ended == {"x_decide": "success", "x_yes": "failed", "x_no": "skipped", "no": "skipped"}
+    for task_id in ("x_no", "no"):
+        assert "branch 'x_decide' did not choose it" in str(flow.explain(run_id, task_id))
+    assert "branch" not in str(flow.explain(run_id, "x_yes"))
+    flow.manual_retry(run_id, "x_no")
+    assert "x_no" not in flow.plan(run_id).run
+    flow.manual_retry(run_id, "x_yes")
+    assert "x_yes" in flow.plan(run_id).run
+
+
 async def test_items_of_an_included_map_go_by_its_id_here_and_are_called_by_its_name(flow: AsyncFlow, store: Store) -> None:
     flow.store = store
     child = AsyncFlow("child").add_task_definition("inner", lambda ctx: dict(ctx.params))
