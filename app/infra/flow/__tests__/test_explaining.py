@@ -279,7 +279,8 @@ async def test_a_task_that_said_itself_that_it_need_not_run_says_why(store: Stor
         "flow.retry('run', 'fetch') runs it, if what is upstream lets it.",
     ]
     assert told(flow, "load")[:2] == [
-        f"'load' was skipped at {NOW}: its trigger rule all_success asks that all its upstreams succeed, and 'fetch' was skipped.",
+        f"'load' was skipped at {NOW}: its trigger rule all_success asks that all its upstreams succeed, and 'fetch' was "
+        "skipped.",
         "The cause: 'fetch' was skipped (nothing new), so 'load' was skipped.",
     ]
     first = told(flow, "clean")[0]
