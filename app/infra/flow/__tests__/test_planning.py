@@ -584,6 +584,17 @@ def test_what_was_skipped_by_a_branch_counts_as_skipped_though_an_upstream_faile
     assert ("then" in flow.plan("run").run, "then" in flow.plan("run").end) == (counts, not counts)
 
 
+def test_what_said_itself_to_be_skipped_counts_as_that_though_its_upstream_has_failed_since(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("x", fails()).add_task_definition("a", returns(1), dependencies=["x"])
+    flow.add_task_definition("then", returns(1), dependencies=["a"], trigger_rule="all_skipped")
+    put(store, flow, x="failed", a="skipped")
+    assert flow.plan("run").end == ("then",)
+    a = store.read_tasks("run")[1]
+    a.started, a.attempts = 1, 1
+    store.commit(Changes(tasks=[a]))
+    assert flow.plan("run").run == ("then",)
+
+
 def test_while_a_branch_may_decide_it_is_open_as_what_a_task_will_count(store: Store) -> None:
     flow = AsyncFlow("flow", store).add_task_definition("b", returns(None), branch=True).add_task_definition("x", fails())
     flow.add_task_definition("doomed", returns(1), dependencies=["b", "x"])
