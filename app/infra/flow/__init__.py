@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TaskStarted,
         TaskSucceeded,
     )
+    from .explaining import Explanation
     from .flow import AsyncFlow
     from .handles import RunHandle
     from .including import Included
@@ -98,11 +99,13 @@ if TYPE_CHECKING:
         TaskType,
         WorkflowRun,
     )
+    from .planning import Plan
     from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
     from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
+    from .task_handles import MappedTask
     from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
@@ -127,6 +130,7 @@ __all__ = [
     "Event",
     "EventManager",
     "ExecutionState",
+    "Explanation",
     "FlowBuilder",
     "FlowError",
     "GraphChangedError",
@@ -138,6 +142,7 @@ __all__ = [
     "Lease",
     "LogEntry",
     "MapError",
+    "MappedTask",
     "MemoryStore",
     "NestedFlowError",
     "NoCurrentTaskError",
@@ -147,6 +152,7 @@ __all__ = [
     "NotUpstreamError",
     "OwnershipLostError",
     "ParallelError",
+    "Plan",
     "ResumedRuns",
     "RetryAfter",
     "RetryPolicy",
@@ -229,17 +235,20 @@ _ROOMS = {
         "Event RunFinished RunInterrupted RunStarted TaskCancelled TaskEvent TaskFailed TaskInterrupted TaskReset "
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
+    "explaining": "Explanation",
     "flow": "AsyncFlow",
     "handles": "RunHandle",
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
     "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
+    "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
     "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
+    "task_handles": "MappedTask",
     "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",

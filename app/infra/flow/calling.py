@@ -124,23 +124,21 @@ class OwnParams:
 
     Args:
         params: a function of the parent's context that makes them, or these params.
-        task_id: whose.
     """
 
-    __slots__ = ("func", "task_id")
+    __slots__ = ("func",)
 
-    def __init__(self, params: Any, task_id: str) -> None:
+    def __init__(self, params: Any) -> None:
         self.func = params
-        self.task_id = task_id
 
     def __repr__(self) -> str:
-        return f"<OwnParams of {self.task_id!r}>"
+        return f"<OwnParams by {function_name(self.func)}>"
 
     def __call__(self, ctx: Context) -> dict[str, Any]:
         """The params."""
         if self.func is None:
             return {}
-        return dict(named_params(self.func(ctx) if callable(self.func) else self.func, self.task_id))
+        return dict(named_params(self.func(ctx) if callable(self.func) else self.func, ctx.task_id))
 
 
 def named_params(params: Any, task_id: str | None) -> Mapping[str, Any]:
@@ -203,7 +201,7 @@ def subflow_call(task_id: str, params: Any, upstream: Sequence[str], mapped: boo
         params = function
     elif run_if is None:
         return None
-    called = OwnParams(params, task_id)
+    called = OwnParams(params)
     return called if run_if is None else _asking(task_id, called, False, run_if, upstream, mapped)
 
 

@@ -7,9 +7,9 @@ store, the loop or an executor.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from .codec import ValueCodec
 from .errors import InvalidOptionError, NoCurrentTaskError, UnstorableValueError, abridged, place_of, printable
@@ -19,6 +19,9 @@ from .views import encode_logs
 
 if TYPE_CHECKING:
     from .snapshot import Snapshot
+    from .task_handles import MappedTask, NestedFlow
+
+T = TypeVar("T")
 
 
 class Scope(Protocol):
@@ -59,6 +62,10 @@ class Scope(Protocol):
 
     def id_of(self, task_id: str, name: str) -> str:
         """The id of the task that the task `task_id` means by a name."""
+        ...
+
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """The id of the task that the task `task_id` means by a decorated function."""
         ...
 
     def pull(self, task_id: str, wanted: str) -> Any:
@@ -171,15 +178,51 @@ class Context:
         """This task's own instance as it stands. For reading: changes to it go nowhere."""
         return self.workflow_run.tasks[self.task_id]
 
-    def pull_output(self, task_id: str) -> Any:
+    # In the order in which a type checker is to try them: what is mapped, and what makes a subflow, is a function as well.
+    @overload
+    def pull_output(self, task_id: str) -> Any: ...
+
+    @overload
+    def pull_output(self, task_id: MappedTask[..., NestedFlow]) -> list[Any]: ...
+
+    @overload
+    def pull_output(self, task_id: MappedTask[..., Coroutine[Any, Any, T]]) -> list[T]: ...
+
+    @overload
+    def pull_output(self, task_id: MappedTask[..., T]) -> list[T]: ...
+
+    @overload
+    def pull_output(self, task_id: Callable[..., NestedFlow]) -> Any: ...
+
+    @overload
+    def pull_output(self, task_id: Callable[..., Coroutine[Any, Any, T]]) -> T: ...
+
+    @overload
+    def pull_output(self, task_id: Callable[..., T]) -> T: ...
+
+    def pull_output(self, task_id: str | Callable[..., Any]) -> Any:
         """The output of an upstream task, near or far; None if that task did not succeed. Each call makes a copy of its own.
+
+        Args:
+            task_id: the id of the task, or the decorated function itself: then a type checker knows what comes out, which is what
+                the function returns (awaited), a list of that if it is mapped, and anything if it makes a subflow. It trusts that
+                the task succeeded, and that it pushed nothing of another type. A function that serves several tasks stands for
+                the one that this task depends on.
 
         Raises:
             UnknownTaskError: the flow has no such task.
             NotUpstreamError: the task is not upstream of this one, so it may not have run.
+            UnknownDependencyError: the function is no task of the flow.
+            AmbiguousDependencyError: the function serves several tasks that could be meant.
+            NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency.
+            CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
-        scope = self._scope
-        return scope.pull(self.task_id, scope.id_of(self.task_id, task_id) if scope.has_groups else task_id)
+        scope, wanted = self._scope, task_id
+        if callable(wanted):
+            wanted = scope.task_of(self.task_id, wanted)
+        elif scope.has_groups:
+            wanted = scope.id_of(self.task_id, wanted)
+        return scope.pull(self.task_id, wanted)
 
     pull = pull_output
 

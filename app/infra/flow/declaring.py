@@ -20,6 +20,7 @@ from .trigger_rules import TriggerRule
 
 if TYPE_CHECKING:
     from .including import Included
+    from .task_handles import TaskDecorator
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -70,18 +71,44 @@ class Declared:
         trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
         run_if: RunIf | None = None,
         branch: bool = False,
-        map_over: Dependency | None = None,
-        map_key: MapKey | None = None,
-        max_map_size: int = MAX_MAP_SIZE,
+        map_over: None = None,
         task_type: TaskType | str | None = None,
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]: ...
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def task(
+        self,
+        task_id: str | None = None,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        timeout: Seconds = None,
+        heartbeat_timeout: Seconds = None,
+        executor: ExecutorChoice = None,
+        pool: str | None = None,
+        pool_weight: int = 1,
+        priority: int = 0,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        task_type: TaskType | str | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
 
     def task(
         self,
-        task_id: str | F | None = None,
+        task_id: str | Callable[..., Any] | None = None,
         *,
         depends_on: Dependencies = None,
         max_retries: int = 0,
@@ -105,7 +132,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> F | Callable[[F], F]:
+    ) -> Any:
         """Decorate a function or coroutine function as a task; it is returned unchanged.
 
         Written bare (`@flow.task`) or without an id, the function's name is the id. The arguments are those of
@@ -143,6 +170,48 @@ class Declared:
 
         return decorate if task_id is None or isinstance(task_id, str) else decorate(task_id)
 
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        map_over: None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Any]: ...
+
+    @overload
+    def subflow(
+        self,
+        subflow_id: str,
+        *,
+        map_over: Dependency,
+        map_key: MapKey | None = None,
+        max_map_size: int = MAX_MAP_SIZE,
+        depends_on: Dependencies = None,
+        max_retries: int = 0,
+        retry_delay: RetryDelay = None,
+        max_interruptions: int = MAX_INTERRUPTIONS,
+        on_interrupt: OnInterrupt = "retry",
+        retry: RetryPolicy | None = None,
+        params: SubflowParams = None,
+        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        run_if: RunIf | None = None,
+        name: str | None = None,
+        description: str | None = None,
+        replace: bool = False,
+    ) -> TaskDecorator[Dependency]: ...
+
     def subflow(
         self,
         subflow_id: str,
@@ -162,7 +231,7 @@ class Declared:
         name: str | None = None,
         description: str | None = None,
         replace: bool = False,
-    ) -> Callable[[F], F]:
+    ) -> Any:
         """Decorate a function that makes the nested flow: it is called once, at once, with None, and returns an `AsyncFlow`.
 
         The other arguments are those of `add_subflow_definition`, where `depends_on` is called `dependencies`.
@@ -224,7 +293,8 @@ class Declared:
 
         Args:
             task_id: a non-empty string without `.`, `/` and control characters.
-            task_function: takes the context as its one argument. A coroutine function runs on the event loop, any other one
+            task_function: takes the context, and behind it what has the name of a dependency, whose output it gets; of a mapped
+                task also the item, as the first of the others. A coroutine function runs on the event loop, any other one
                 in a thread.
             task_type: "task" or left out.
             dependencies: ids of tasks, or the decorated functions themselves; they may be declared later.
@@ -246,7 +316,8 @@ class Declared:
             pool_weight: how many of the pool's slots it takes.
             priority: of the tasks that are ready, those with the highest number start first.
             trigger_rule: what it asks of its dependencies before it starts: a `TriggerRule` or its string.
-            run_if: a function of the context, asked at each attempt where the task would run; if it says no, the task is skipped.
+            run_if: a function of the context, with parameters as the task's own, asked at each attempt where the task would run;
+                if it says no, the task is skipped. A coroutine function only where the task is one.
             branch: the task returns the ids of those of its downstream tasks that go on (one, a list of them, or None); the
                 others that depend on it directly are skipped, unless they stand downstream of one that goes on.
             map_over: a task (it need not stand among the dependencies) that returns a list: of this task there is an instance for
@@ -312,7 +383,7 @@ class Declared:
             on_interrupt: likewise.
             retry: a `RetryPolicy`, in place of the four arguments above.
             params: the child's own params, beside the parent's and the outputs of the dependencies by id; a mapping, or a
-                function that makes one from the parent's context.
+                function that makes one from the parent's context, with parameters as a task's.
             trigger_rule: as for a task.
             run_if: likewise; asked before the nested flow's run is made.
             map_over: as for a task: a nested run for each item, which finds it among its params as `item`, and its place in the

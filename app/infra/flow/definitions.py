@@ -91,8 +91,15 @@ class TaskDefinition:
     rules: TaskRules = PLAIN
     name: str | None = None
     description: str | None = None
+    factory: Callable[..., Any] | None = None
+    """The function that was decorated to make the nested flow, if one was."""
     group: Group | None = None
     """The names that its code goes by, where it was included from another flow."""
+
+    @property
+    def handle(self) -> Callable[..., Any] | None:
+        """The function that may be named in the id's place; None where there is none."""
+        return self.factory if self.function is None else self.function
 
     @property
     def type(self) -> TaskType:
@@ -208,6 +215,7 @@ class FlowDefinition:
                 rules=rules,
                 name=name,
                 description=description,
+                factory=factory,
             ),
             replace_task,
         )
@@ -238,7 +246,7 @@ class FlowDefinition:
         elif not isinstance(depends_on, Iterable):
             raise InvalidOptionError("depends_on", depends_on, "ids of tasks, or the functions themselves", task_id)
         return tuple(
-            self._own(dependency) if isinstance(dependency, str) else self._id_of(task_id, dependency)
+            self._own(dependency) if isinstance(dependency, str) else self.task_of(task_id, dependency)
             for dependency in depends_on
         )
 
@@ -257,11 +265,28 @@ class FlowDefinition:
         task = self.tasks.get(task_id)
         return task_id if task is None else task.task_id
 
-    def _id_of(self, task_id: str, function: Dependency) -> str:
+    def tasks_of(self, function: object) -> Sequence[str]:
+        """The ids of the tasks that were declared with a function."""
         try:
-            task_ids = self._ids_of.get(function, [])
-        except TypeError:
-            task_ids = []
+            return self._ids_of.get(function, ())
+        except TypeError:  # it is unhashable
+            return ()
+
+    def task_of(self, task_id: str, function: Dependency, meant: Callable[[Sequence[str]], Sequence[str]] | None = None) -> str:
+        """The id of the task that a function was declared as, where the task `task_id` names it.
+
+        Args:
+            task_id: the task that names it.
+            function: the function.
+            meant: says which of several tasks that have the function it may mean.
+
+        Raises:
+            UnknownDependencyError: it is no task of this flow.
+            AmbiguousDependencyError: it is several, and could mean more than one.
+        """
+        task_ids = self.tasks_of(function)
+        if len(task_ids) > 1 and meant is not None:
+            task_ids = meant(task_ids)
         label = function_name(function)
         if not task_ids:
             raise UnknownDependencyError(self.name, task_id, label)
@@ -407,18 +432,20 @@ class FlowDefinition:
         Raises:
             GraphChangedError: they differ in a task, a dependency or a kind of task. (Another order is no difference.)
         """
+        added, removed, changed = self.changes_since(stored)
+        if added or removed or changed:
+            raise GraphChangedError(run_id, self.name, added, removed, changed)
+
+    def changes_since(self, stored: str) -> tuple[list[str], list[str], list[str]]:
+        """Which tasks were added, removed, and changed since a run was made with a graph (empty text: nobody said)."""
         if not stored or stored == self.graph_text():
-            return
+            return [], [], []
         then: dict[str, list[Any]] = {task_id: _comparable(row) for task_id, row in json.loads(stored).items()}
         now = {task_id: _comparable(row) for task_id, row in self._graph_rows().items()}
-        if then == now:
-            return
-        raise GraphChangedError(
-            run_id,
-            self.name,
-            added=[task_id for task_id in now if task_id not in then],
-            removed=[task_id for task_id in then if task_id not in now],
-            changed=[task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
+        return (
+            [task_id for task_id in now if task_id not in then],
+            [task_id for task_id in then if task_id not in now],
+            [task_id for task_id in now if task_id in then and now[task_id] != then[task_id]],
         )
 
 

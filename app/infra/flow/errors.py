@@ -41,7 +41,8 @@ def place_of(key: object, inside: str) -> str:
     return f"{inside}[{text}]"
 
 
-def _when(moment: int) -> str:
+def moment_text(moment: int) -> str:
+    """A moment, in microseconds since 1970 UTC, as sentences name it."""
     return f"{_EPOCH + timedelta(microseconds=moment):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -412,7 +413,7 @@ class RunOwnedError(RunError):
         self.run_id, self.owner, self.since = run_id, owner, since
 
     def _sentence(self) -> str:
-        since = f" since {_when(self.since)}" if self.since is not None else ""
+        since = f" since {moment_text(self.since)}" if self.since is not None else ""
         return (
             f"Run {self.run_id!r} is owned by {self.owner or 'somebody unknown'}{since}, so it cannot be written from here. "
             "Wait for that owner to end, or end it: a dead owner's run is free at once. "

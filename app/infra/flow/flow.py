@@ -28,7 +28,9 @@ from .store import Store, outermost
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
 if TYPE_CHECKING:
+    from .explaining import Explanation
     from .handles import RunHandle
+    from .planning import Plan
     from .resuming import ResumedRuns
     from .runs import Runs
 
@@ -480,3 +482,36 @@ class AsyncFlow(Declared):
         from .details import execution_details  # late: only who looks at runs needs it
 
         return execution_details(self._definition, self._store, run_id)
+
+    def explain(self, run_id: str, task_id: str) -> Explanation:
+        """Why a task waits, was skipped, failed or was retried, in sentences: `print(flow.explain(run_id, "load"))`.
+
+        It reads what is stored, and may be called while the run is driven, here or by another process. Texts of failures go
+        through the flow's `redact`.
+
+        Args:
+            run_id: the run.
+            task_id: the task, whatever its state; `"sub.inner.task"` reaches into subflows, `"parse[3]"` is an item of a map.
+
+        Raises:
+            RunNotFoundError, RunMismatchError: there is no such run of this flow.
+            UnknownTaskError: it has no such task; the error suggests a near name.
+        """
+        from .explaining import explain  # late: only who looks at runs needs it
+
+        return explain(self._definition, self._store, self._clock, check_name("run id", run_id), task_id)
+
+    def plan(self, run_id: str) -> Plan:
+        """What `run_until_complete(run_id)` would do, without doing it: which results stand, which tasks would run.
+
+        Where the flow's graph is not the one that the run was made with, that call refuses, and the plan is what it would do
+        with `adopt_graph=True`. It reads what is stored, and may be called while the run is driven.
+
+        Raises:
+            RunNotFoundError, RunMismatchError: there is no such run of this flow.
+            DefinitionError: the flow's graph is not sound.
+        """
+        from .planning import plan  # late: only who looks at runs needs it
+
+        self.validate()
+        return plan(self._definition, self._store, check_name("run id", run_id))

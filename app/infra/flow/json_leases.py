@@ -50,6 +50,14 @@ class Leases:
             if run_id in self._held if mine else self._owners.is_alive(owner.token):
                 raise RunOwnedError(run_id, self._name_of(owner), owner.since)
 
+    def living(self, run_id: str, owner: Ownership) -> str | None:
+        """Who has a run and lives, in a few words, or None where nobody does."""
+        if owner.token is None:
+            return None
+        if self._owners.is_mine(owner.token):
+            return "this very process" if run_id in self._held else None
+        return self._name_of(owner) or "somebody unknown" if self._owners.is_alive(owner.token) else None
+
     def forget(self, lease: Lease) -> bool:
         """Have a lease no more; whether this store had it."""
         had = self._held.get(lease.run_id) == lease

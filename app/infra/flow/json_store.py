@@ -369,6 +369,11 @@ class JsonStore(BaseStore):
             self._flusher.committed()
             return lease
 
+    def owner_of(self, run_id: str) -> str | None:
+        """See `Store.owner_of`."""
+        with self._using():
+            return self._ownership.living(run_id, self._reader.content(run_id)[1].owner)
+
     def release(self, lease: Lease) -> None:
         """See `Store.release`. If it cannot be written, others have to wait for this store's end; it may claim the run again."""
         if self._ownership.forget(lease):

@@ -6,7 +6,8 @@ Made from records, and gives records back; must not do I/O or know the loop.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .calling import named_params, takes
@@ -208,6 +209,17 @@ class LiveRun:
         group = self.tasks[task_id].group
         return name if group is None else group.id_of(name)
 
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.task_of`."""
+        return self.definition.task_of(task_id, function, partial(self._meant, self.tasks[task_id]))
+
+    def _meant(self, own: TaskDefinition, task_ids: Sequence[str]) -> Sequence[str]:
+        """Of several tasks with one function, those that a task means by it: of its group, and as near upstream as can be."""
+        if own.group is not None:
+            task_ids = own.group.meant_by(task_ids)
+        near = [task_id for task_id in task_ids if task_id in own.depends_on]
+        return near or [task_id for task_id in task_ids if self.graph.is_upstream(task_id, of=own.task_id)] or task_ids
+
     def _names(self, task_id: str) -> Iterable[str]:
         """What a task may call others."""
         group = self.tasks[task_id].group
@@ -253,11 +265,17 @@ class LiveRun:
 
         task, item = self.tasks[task_id], self.item(task_id)
         # Not with each item the list that it is from, unless a parameter asks for that.
-        left_out = None if item is None or takes(task.called, task.rules.map_over or "") else task.rules.map_over
+        left_out = None if item is None else task.rules.map_over
+        if left_out is not None and takes(task.called, left_out if task.group is None else task.group.name_of(left_out)):
+            left_out = None
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
         names = None if task.group is None else task.group.names_for(sent)
-        return Snapshot.of(self.run, self.params, records, self.codec, item, names)
+        functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
+        if task.group is not None:
+            meant = task.group.meant_by
+            functions = [(known, sent_id) for known, sent_id in functions if sent_id in meant(self.definition.tasks_of(known))]
+        return Snapshot.of(self.run, self.params, records, self.codec, item, names, functions)
 
     def output_text(self, task_id: str) -> str | None:
         """The stored text of a task's output; None where it did not succeed."""

@@ -126,6 +126,10 @@ class Owners:
             self._begin()
         return self._token
 
+    def is_mine(self, token: str) -> bool:
+        """Whether that is this owner, without becoming one."""
+        return token != "" and token == self._token
+
     def _path(self, token: str) -> Path:
         return self._prefix.with_name(f"{self._prefix.name}{token}")
 

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 from .codec import ValueCodec
-from .errors import NotSentError, NotUpstreamError
+from .errors import AmbiguousDependencyError, CannotTravelError, NotSentError, NotUpstreamError, shown
 from .late_dataclass import dataclass
 from .models import ExecutionState, TaskType, WorkflowRun
 from .records import RunRecord, TaskRecord, columns_of, copy_of
 from .views import TaskTable, workflow_run
 
 _PLAIN = ValueCodec()
+
+Name = tuple[str, str]
+"""The module that a function stands in, and its name there."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,6 +38,8 @@ class Snapshot:
     """Of a mapped task: the text of its item, and its place in the list."""
     names: Mapping[str, str] | None = None
     """What the task calls those that were sent, where it was included from another flow; None where it goes by their ids."""
+    functions: Sequence[tuple[Name, str]] = ()
+    """The names of the functions that stand for tasks sent along, with the ids: there the functions are other objects."""
 
     @classmethod
     def of(
@@ -44,8 +50,19 @@ class Snapshot:
         codec: ValueCodec,
         mapped: tuple[str | None, int] | None = None,
         names: Mapping[str, str] | None = None,
+        functions: Iterable[tuple[Callable[..., Any] | None, str]] = (),
     ) -> Snapshot:
-        """What is sent of a run: copies, for the run goes on. The first of the tasks is the one that is sent."""
+        """What is sent of a run: copies, for the run goes on.
+
+        Args:
+            run: the run.
+            params: its params as they stand.
+            tasks: the task that is sent, then those that it depends on.
+            codec: how the run's values are written and read.
+            mapped: of a mapped task, the text of its item, and its place in the list.
+            names: what the task calls those tasks, where it was included from another flow.
+            functions: what it may name them by: what each was declared with, and its id.
+        """
         sent = RunRecord(
             id=run.id,
             flow_name=run.flow_name,
@@ -58,7 +75,9 @@ class Snapshot:
             parent_run_id=run.parent_run_id,
             parent_task_id=run.parent_task_id,
         )
-        return cls(sent, tasks[0].task_id, dict(params), {task.task_id: copy_of(task) for task in tasks}, codec, mapped, names)
+        known = [(name, task_id) for function, task_id in functions if (name := _name_of(function)) is not None]
+        copies = {task.task_id: copy_of(task) for task in tasks}
+        return cls(sent, tasks[0].task_id, dict(params), copies, codec, mapped, names, known)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For pickle: plain tuples and strings, which it writes and reads in a third of the time that our classes take."""
@@ -79,6 +98,7 @@ class Snapshot:
             sent,
             self.mapped,
             self.names,
+            self.functions,
         )
 
     # --- what the task sees: the Scope of its context ---
@@ -132,6 +152,26 @@ class Snapshot:
             return None
         return self.codec.decode(record.output)
 
+    def task_of(self, task_id: str, function: Callable[..., Any]) -> str:
+        """See `Scope.task_of`.
+
+        Raises:
+            NotSentError: the function is none of a task that was sent along.
+            AmbiguousDependencyError: several of those have it.
+            CannotTravelError: it has no name that it could be known by.
+        """
+        name = _name_of(function)
+        label = str(getattr(function, "__qualname__", None) or shown(function))
+        if name is None:
+            problem = "it is no function at the top level of a module; pull the output by the task's id"
+            raise CannotTravelError(task_id, f"what it pulls, {label},", problem)
+        found = [sent_id for known, sent_id in self.functions if known == name]
+        if not found:
+            raise NotSentError(task_id, label)
+        if len(found) > 1:
+            raise AmbiguousDependencyError(task_id, label, found)
+        return found[0]
+
     def run_model(self, params: dict[str, Any]) -> WorkflowRun:
         """The run as it stood when it was sent, with the tasks that were."""
         return workflow_run(self.run, TaskTable(self.tasks, self.codec), self.codec, params)
@@ -150,6 +190,14 @@ class Snapshot:
         return self
 
 
+def _name_of(function: object) -> Name | None:
+    """By what name a function is known in any process; None where it has none there, as a lambda, a method or a partial."""
+    if type(function) is not FunctionType or "<" in function.__qualname__:
+        return None
+    module = function.__module__
+    return "__main__" if module == "__mp_main__" else module, function.__qualname__  # as multiprocessing calls the main script
+
+
 _codecs: dict[int, ValueCodec] = {}
 
 
@@ -162,6 +210,7 @@ def _received(
     codec: ValueCodec | int,
     mapped: tuple[str | None, int] | None,
     names: Mapping[str, str] | None,
+    functions: Sequence[tuple[Name, str]],
 ) -> Snapshot:
     """What `Snapshot.__reduce__` took apart."""
     run_id, flow_name, created, state, started, ended = about_run
@@ -174,4 +223,4 @@ def _received(
         if known is None:
             known = _codecs[codec] = ValueCodec(max_size=codec)
         codec = known
-    return Snapshot(run, task_id, params, records, codec, mapped, names)
+    return Snapshot(run, task_id, params, records, codec, mapped, names, functions)

@@ -351,6 +351,16 @@ class SQLiteStore(BaseStore):
                 return RunOwnedError(run_id, self._name_of(owner), since)
         return None
 
+    def owner_of(self, run_id: str) -> str | None:
+        """See `Store.owner_of`."""
+        (owner,) = self._file.read(lambda reader: self._rows.find(reader, "owner", run_id))
+        with self._rows.of_the_right_kind(run_id):
+            if owner is None:
+                return None
+            if self._owners.is_mine(owner):
+                return "this very process" if run_id in self._held else None
+            return self._name_of(owner) or "somebody unknown" if self._owners.is_alive(owner) else None
+
     def release(self, lease: Lease) -> None:
         """See `Store.release`."""
         alone = self._alone_since(lease)

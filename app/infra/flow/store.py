@@ -115,6 +115,16 @@ class Store(Protocol):
         """Give up a lease; no effect if it was lost."""
         ...
 
+    def owner_of(self, run_id: str) -> str | None:
+        """Who owns a run and lives, in a few words; None where nobody does. It takes nothing, and may be past when it returns.
+
+        The lease of a subflow's run lies on the outermost run: ask for that one.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        ...
+
     def read_run(self, run_id: str) -> RunRecord:
         """The record of a run, the caller's own copy.
 
@@ -441,6 +451,12 @@ class BaseStore(ABC):
         with self._claiming:
             if self._leases.get(lease.run_id) == lease:
                 del self._leases[lease.run_id]
+
+    def owner_of(self, run_id: str) -> str | None:
+        """See `Store.owner_of`. By default leases are kept in memory."""
+        self.read_run(run_id)
+        with self._claiming:
+            return "this very process" if run_id in self._leases else None
 
     def check_lease(self, changes: Changes) -> None:
         """For a `commit` where leases are kept as by default: refuse changes whose lease is lost; to be called before writing."""

@@ -563,6 +563,23 @@ async def test_a_parameter_that_is_called_like_the_list_gets_the_whole_of_it_whe
     assert [round(part, 2) for part in ended.tasks["share"].output] == [0.02, 0.39, 0.59]
 
 
+async def test_tasks_that_were_included_take_by_their_parameters_what_they_call_so(place: Any) -> None:
+    inner = AsyncFlow("inner").add_task_definition("many", many).add_task_definition("factor", worker_tasks.left)
+    function = scaled_later if place is None else scaled
+    inner.add_task_definition("scaled", function, dependencies=["factor"], map_over="many", run_if=is_round, executor=place)
+    if place is not None:
+        inner.add_task_definition("share", share, map_over="many", executor=place)
+    child = AsyncFlow("child").add_task_definition("only", lambda ctx: ctx.params["n"])
+    inner.add_subflow_definition("sub", child, dependencies=["factor"], params=lambda ctx, factor: {"n": factor})
+    flow = AsyncFlow("flow")
+    flow.include(inner, prefix="in")
+    ended = await run(flow)
+    assert ended.state == "success", {task.task_id: task.reason for task in ended.tasks.values()}
+    assert ended.tasks["in_scaled"].output == [None, 40, 60]
+    assert ended.tasks["in_sub"].output == 2
+    assert place is None or len(ended.tasks["in_share"].output) == 3
+
+
 async def test_a_nested_flow_for_each_item_is_asked_for_with_the_item(store: Store) -> None:
     child = AsyncFlow("child").add_task_definition("only", lambda ctx: ctx.params["n"])
     flow = AsyncFlow("flow", store).add_task_definition("many", many)

@@ -35,7 +35,7 @@ from .. import (
 )
 from ..travel import ContextThere
 from .conftest import Effects, fails, make_store, outputs_of, returns, run, states_of
-from .worker_tasks import one, pulls_one
+from .worker_tasks import one, pulls_function, pulls_one_by_name
 
 
 def add(number: int, *names: str) -> Callable[[Context], Any]:
@@ -216,6 +216,48 @@ async def test_code_may_name_tasks_of_the_flow_that_took_it_in_and_ids_as_they_a
     assert (await run(flow)).tasks["x_sum"].output == 12
 
 
+async def test_a_function_means_the_task_at_hand_that_it_serves_and_what_it_needs_comes_as_parameters(flow: AsyncFlow) -> None:
+    other = AsyncFlow("other")
+
+    @other.task
+    def load(ctx: Context) -> int:
+        return 1
+
+    @other.task(depends_on=load)
+    def double(ctx: Context, load: int) -> int:
+        return load * 2
+
+    @other.task("far", depends_on=double)
+    def far_away(ctx: Context, double: int) -> list[int]:
+        return [ctx.pull(load), double, ctx.pull("load")]
+
+    flow.add_task_definition("load", load)
+    x = flow.include(other, "x", depends_on="load")
+    flow.include(other, "y", depends_on=x)
+
+    @flow.task(depends_on=[x["double"], load_id := x["load"]])
+    def end(ctx: Context, x_double: int, x_load: int) -> list[int]:
+        return [x_double, x_load, ctx.pull(load), ctx.pull(load_id)]
+
+    outputs = outputs_of(await run(flow))
+    assert outputs["x_far"] == outputs["y_far"] == [1, 2, 1]
+    assert outputs["end"] == [2, 1, 1, 1]
+
+
+async def test_a_task_of_the_group_may_be_called_as_another_one_is_here(flow: AsyncFlow) -> None:
+    """`x_load` is a name in the group, and an id of another task of it here."""
+    other = AsyncFlow("other")
+
+    @other.task
+    async def load(ctx: Context) -> int:
+        return 1
+
+    other.add_task_definition("x_load", returns(2))
+    other.add_task_definition("pulls", lambda ctx: [ctx.pull(load), ctx.pull("x_load")], dependencies=["load", "x_load"])
+    flow.include(other, "x")
+    assert outputs_of(await run(flow)) == {"x_load": 1, "x_x_load": 2, "x_pulls": [1, 2]}
+
+
 async def test_a_task_knows_itself_by_its_id_here(flow: AsyncFlow) -> None:
     other = AsyncFlow("other")
     other.add_task_definition(
@@ -323,14 +365,17 @@ async def test_items_of_an_included_map_go_by_its_id_here_and_are_called_by_its_
 # --- other processes ---
 
 
+@pytest.mark.parametrize("pulls", [pulls_one_by_name, pulls_function], ids=["by name", "by function"])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "there"])
-async def test_names_are_the_same_in_another_process(flow: AsyncFlow, elsewhere: bool) -> None:
+async def test_names_are_the_same_in_another_process(flow: AsyncFlow, pulls: Callable[[Context], Any], elsewhere: bool) -> None:
     other = AsyncFlow("other", executor="process" if elsewhere else None)
     other.add_task_definition("one", one)
-    other.add_task_definition("pulls", pulls_one, dependencies=["one"])
+    other.add_task_definition("pulls", pulls, dependencies=["one"])
     flow.add_task_definition("one", returns(100))
     flow.include(other, "x", depends_on="one")
-    assert (await run(flow)).tasks["x_pulls"].output == 1
+    flow.include(other, "y", depends_on="one")
+    done = await run(flow)
+    assert (done.tasks["x_pulls"].output, done.tasks["y_pulls"].output) == (1, 1)
 
 
 async def test_what_is_sent_to_another_process_is_found_by_every_name_that_means_it_here(flow: AsyncFlow) -> None:

@@ -132,7 +132,7 @@ async def test_what_cannot_be_mapped_fails_the_task_once_and_names_both(
 
 
 def test_a_declaration_that_makes_no_sense_is_refused(flow: AsyncFlow) -> None:
-    for task_id, options, error in (
+    senseless: list[tuple[str, dict[str, Any], type[Exception]]] = [
         ("a", {"map_key": str}, InvalidOptionError),
         ("a", {"max_map_size": 7}, InvalidOptionError),
         ("a", {"map_over": "files", "max_map_size": 0}, InvalidOptionError),
@@ -140,7 +140,8 @@ def test_a_declaration_that_makes_no_sense_is_refused(flow: AsyncFlow) -> None:
         ("a", {"map_over": 7}, InvalidOptionError),
         ("a", {"map_over": "files", "branch": True}, InvalidOptionError),
         ("a[", {"map_over": "files"}, InvalidOptionError),
-    ):
+    ]
+    for task_id, options, error in senseless:
         with pytest.raises(error):
             flow.add_task_definition(task_id, returns(1), **options)
     assert not flow.has_task("a")

@@ -57,6 +57,16 @@ def test_of_two_processes_one_drives_the_run_and_the_other_is_told_who_does(prog
 
 
 @posix
+def test_who_drives_a_run_is_seen_from_another_process_until_it_is_dead(programs: Programs) -> None:
+    (owner,) = programs.workers(1, hold=["t1"])
+    assert owner.ask("drive nightly") == "in t1"
+    with programs.store() as store:
+        assert str(store.owner_of("nightly")).startswith(f"process {owner.pid} on ")
+        owner.kill()
+        assert store.owner_of("nightly") is None
+
+
+@posix
 def test_a_killed_owners_run_is_free_at_once(programs: Programs) -> None:
     owner, other = programs.workers(2, hold=["t1"])
     assert owner.ask("drive nightly") == "in t1"
@@ -256,6 +266,18 @@ Make = Callable[..., "SQLiteStore | JsonStore"]
 
 def a_run_in(store: Store) -> str:
     return AsyncFlow("flow", store).add_task_definition("only", returns(1)).init_run(run_id="nightly")
+
+
+def test_whoever_only_asks_who_owns_a_run_becomes_no_owner_and_leaves_no_file(stores: Make, tmp_path: Path) -> None:
+    owner, beside = stores(), stores()
+    a_run_in(owner)
+    lease = owner.claim("nightly")
+    before = sorted(path.name for path in tmp_path.rglob("*owner-*"))
+    assert owner.owner_of("nightly") == "this very process"
+    assert str(beside.owner_of("nightly")).startswith(f"process {os.getpid()} on ")
+    assert sorted(path.name for path in tmp_path.rglob("*owner-*")) == before != []
+    owner.release(lease)
+    assert beside.owner_of("nightly") is None
 
 
 @pytest.mark.parametrize("token", ["../../precious", "../precious", "/etc/passwd", "", "0" * 15, "no such owner"])

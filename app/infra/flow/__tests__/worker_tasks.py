@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import Context, SkipTask, current_context
+from .. import AsyncFlow, Context, SkipTask, current_context
 
 
 @dataclass
@@ -56,12 +57,43 @@ def sees(ctx: Context) -> dict[str, Any]:
     }
 
 
-def pulls_one(ctx: Context) -> Any:
+def pulls_one_by_name(ctx: Context) -> Any:
     return ctx.pull("one")
 
 
 def pulls_far(ctx: Context) -> Any:
     return ctx.pull("far")
+
+
+def pulls_function(ctx: Context) -> int:
+    return ctx.pull(one)
+
+
+def own_id(ctx: Context) -> str:
+    return ctx.task_id
+
+
+def pulls_own_id(ctx: Context) -> str:
+    return ctx.pull(own_id)
+
+
+def pulls_pid(ctx: Context) -> int:
+    return ctx.pull(pid)
+
+
+def pulls_nested(ctx: Context) -> Any:
+    return ctx.pull(nested)
+
+
+def pulls_what_has_no_name(ctx: Context) -> Any:
+    return ctx.pull(nameless)
+
+
+def nested(_: None) -> AsyncFlow:
+    return AsyncFlow("nested").add_task_definition("leaf", one)
+
+
+nameless = partial(one)
 
 
 def pulls_itself(ctx: Context) -> Any:

@@ -351,6 +351,7 @@ class StoreContract(ABC):
             lambda: store.get_all_runs(),
             lambda: store.list_attempts("run"),
             lambda: store.claim("run"),
+            lambda: store.owner_of("run"),
             lambda: store.ask("run", Ask("run")),
             lambda: store.check(),
             lambda: store.prune(),
@@ -992,6 +993,25 @@ class StoreContract(ABC):
                 store.claim("unknown", force=force)
         store.release(Lease("unknown", 1))
         assert store.list_runs() == ["run"]
+        store.close()
+
+    def test_who_owns_a_run_can_be_asked_without_taking_it(self, tmp_path: Path) -> None:
+        """`owner_of` says something of a run that is owned and None of one that is not, also by force; it changes no lease."""
+        store = self.make_store(tmp_path)
+        store.commit(Changes(new_runs=[a_run(), a_run("other")]))
+        assert store.owner_of("run") is None
+        lease = store.claim("run")
+        assert store.owner_of("run")
+        assert store.owner_of("other") is None
+        store.commit(Changes(tasks=[a_task()], lease=lease))
+        store.release(lease)
+        assert store.owner_of("run") is None
+        again = store.claim("run", force=True)
+        assert again.epoch == lease.epoch + 1, "nobody had it in between"
+        store.commit(Changes(tasks=[a_task()], lease=again, release=True))
+        assert store.owner_of("run") is None
+        with Raises(RunNotFoundError):
+            store.owner_of("unknown")
         store.close()
 
     def test_a_run_that_is_owned_can_be_read_by_all(self, tmp_path: Path) -> None:
