@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from .conftest import STORE_KINDS
-from .rules_runs import WAYS
+from .rules_runs import WAYS, Shelf, Storm, Story
+from .test_reference import SCENES
 
 SEEDS = {"memory": 50, "sqlite": 12, "json": 12}
 
@@ -27,3 +28,16 @@ def test_a_run_comes_to_what_the_reference_says(way: str, kind: str, tmp_path: P
             WAYS[way](Random(seed), kind, folder, told.append)
         except Exception as error:
             raise AssertionError("\n".join(told)) from error
+
+
+@pytest.mark.parametrize("scene", SCENES)
+@pytest.mark.parametrize("how", ["crash", "cancel"])
+def test_stopped_at_any_commit_a_scene_ends_the_same(scene: str, how: str, tmp_path: Path) -> None:
+    sketch, _ = SCENES[scene]
+    for commit in range(1, 100):
+        story = Story(sketch, Shelf("memory", tmp_path))
+        if story.live(Storm(how, commit, after=True)):
+            break
+        story.through([])
+        story.check()
+    assert 2 < commit < 99
