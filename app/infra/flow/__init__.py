@@ -94,13 +94,15 @@ if TYPE_CHECKING:
         AttemptResult,
         ExecutionState,
         LogEntry,
+        NoteKind,
         State,
+        StateChange,
         TaskInstance,
         TaskType,
         WorkflowRun,
     )
     from .planning import Plan
-    from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+    from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
     from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
     from .sqlite_store import SQLiteStore
@@ -150,6 +152,8 @@ __all__ = [
     "NonRetryableError",
     "NotSentError",
     "NotUpstreamError",
+    "NoteKind",
+    "NoteRecord",
     "OwnershipLostError",
     "ParallelError",
     "Plan",
@@ -174,6 +178,7 @@ __all__ = [
     "SQLiteStore",
     "SkipTask",
     "State",
+    "StateChange",
     "Store",
     "StoreBusyError",
     "StoreClosedError",
@@ -241,9 +246,9 @@ _ROOMS = {
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": "Attempt AttemptResult ExecutionState LogEntry State TaskInstance TaskType WorkflowRun",
+    "models": "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun",
     "planning": "Plan",
-    "records": "Ask AttemptRecord Changes Lease RunRecord TaskRecord",
+    "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",
     "sqlite_store": "SQLiteStore",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .context import Context
 from .errors import InvalidOptionError, SkipTask, TaskFunctionError, closest, shortened, shown
+from .late_dataclass import dataclass
 
 Called = Callable[[Context], Any]
 """What takes the context alone."""
@@ -36,23 +37,19 @@ def function_name(function: object) -> str:
 # --- what is called ---
 
 
+@dataclass(frozen=True, slots=True)
 class Filled:
     """A function with more parameters than the context: the others get the outputs of dependencies, and the item.
 
     Goes to another process as the function does, by its name.
-
-    Args:
-        func: the user's.
-        pulled: its parameters that are named like a dependency.
-        item: the parameter that gets the item of a mapped task.
     """
 
-    __slots__ = ("func", "item", "pulled")
-
-    def __init__(self, func: Callable[..., Any], pulled: tuple[str, ...], item: str | None) -> None:
-        self.func = func
-        self.pulled = pulled
-        self.item = item
+    func: Callable[..., Any]
+    """The user's."""
+    pulled: tuple[str, ...]
+    """Its parameters that are called like a dependency."""
+    item: str | None
+    """The parameter that gets the item of a mapped task."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Filled, (self.func, self.pulled, self.item)
@@ -70,23 +67,16 @@ class Filled:
         return self.func(ctx, **given, **{self.item: ctx.item})
 
 
+@dataclass(frozen=True, slots=True)
 class Asking:
-    """A function with a condition, which is asked first, in the same place: the attempt is skipped where that says no.
+    """A function with a condition, which is asked first, in the same place: the attempt is skipped where that says no."""
 
-    Args:
-        func: takes the context.
-        run_if: likewise.
-        name: of the condition, for the reason.
-        is_async: whether the function is a coroutine function; then the condition may be one, too.
-    """
-
-    __slots__ = ("func", "is_async", "name", "run_if")
-
-    def __init__(self, func: Called, run_if: Called, name: str, is_async: bool) -> None:
-        self.func = func
-        self.run_if = run_if
-        self.name = name
-        self.is_async = is_async
+    func: Called
+    run_if: Called
+    name: str
+    """Of the condition, for the reason."""
+    is_async: bool
+    """Whether the function is a coroutine function; then the condition may be one, too."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Asking, (self.func, self.run_if, self.name, self.is_async)
@@ -119,20 +109,15 @@ class Asking:
 _NOT_AWAITED = "what it returned has to be awaited, which is done for coroutine tasks alone; let it return True or False"
 
 
+@dataclass(frozen=True, slots=True)
 class OwnParams:
-    """What makes a subflow's own params in a place where a task's function would run.
+    """What makes a subflow's own params in a place where a task's function would run."""
 
-    Args:
-        params: a function of the parent's context that makes them, or these params.
-    """
-
-    __slots__ = ("func",)
-
-    def __init__(self, params: Any) -> None:
-        self.func = params
+    func: Any
+    """A function of the parent's context that makes them, or these params."""
 
     def __repr__(self) -> str:
-        return f"<OwnParams by {function_name(self.func)}>"
+        return f"<OwnParams by {function_name(self.func)}>" if callable(self.func) else "<OwnParams>"
 
     def __call__(self, ctx: Context) -> dict[str, Any]:
         """The params."""

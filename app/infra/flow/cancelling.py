@@ -12,10 +12,11 @@ from .clock import Clock
 from .errors import InvalidNameError, RunMismatchError, RunNotFoundError, RunOwnedError, UnknownTaskError, closest
 from .events import Event
 from .map_items import by_whole, keys_of, split_path
-from .models import TERMINAL_STATES, ExecutionState, TaskType
-from .records import Ask, Lease, RunRecord, TaskRecord
+from .models import TERMINAL_STATES, ExecutionState, NoteKind, TaskType
+from .records import Ask, Lease, NoteRecord, RunRecord, TaskRecord
 from .steps import Step, cancel_run, cancel_task
 from .store import Store, outermost
+from .who import this_process
 
 if TYPE_CHECKING:
     from .live_run import LiveRun
@@ -85,12 +86,16 @@ def _heed(store: Store, clock: Clock, lease: Lease, own: Ask | None, release: bo
     records, step = _Records(store, lease.run_id), Step()
     done = False
     for ask in asked if own is None or own in asked else [*asked, own]:
+        now = clock.now()
         try:
-            changed = records.cancel(step, ask, clock.now())
+            changed = records.cancel(step, ask, now)
         except (RunNotFoundError, UnknownTaskError):
             if ask == own:
                 raise
             continue  # what it was meant for is no more
+        if changed:
+            by = this_process() if ask == own else None
+            step.changes.note(NoteRecord(ask.run_id, NoteKind.CANCEL, now, by, ask.task_id))
         done = done or (changed and ask == own)
     if step:
         step.changes.lease = lease

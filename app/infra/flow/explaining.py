@@ -29,8 +29,8 @@ from .redaction import Redact, redacted
 from .retry_manager import NO_RETRY, RetryPolicy, failed_by_interruption, failure_by_interruption
 from .store import Store, outermost
 from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, TriggerRule, Verdict
+from .views import Workers, to_moment
 from .views import attempts as attempts_of
-from .views import to_moment
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED_STATE, SKIPPED_STATE, CANCELLED = ExecutionState
 
@@ -381,7 +381,7 @@ class _Explainer:
                 f"{f', since the last one failed: {self._text(record.reason)}' if record.reason else ''}."
             )
             return
-        upstream = self._run.asked(task_id)
+        upstream = self._run.asked(task_id) if self._run.whole_of(task_id) is not None else self._node(task_id).upstream
         why = "nothing upstream keeps it" if upstream else "it waits for no other task"
         if self._owner is None:
             self._say(f"{me} has not begun, though it is ready: {why}.")
@@ -569,7 +569,7 @@ class _Explainer:
 
     def _attempts(self, task_id: str, record: TaskRecord) -> None:
         """Each attempt with how it ended, where there was more than the one that was told of."""
-        made = attempts_of([record], self._run.archived.get(task_id, ()), self._store.codec)
+        made = attempts_of([record], self._run.archived.get(task_id, ()), self._store.codec, Workers(()))
         over = [attempt for attempt in made if attempt.result is not AttemptResult.RUNNING]
         if not over or (len(made) == 1 and record.state in TERMINAL_STATES):
             return

@@ -1,4 +1,4 @@
-"""A run as the text of its readable file: JSON, with one line per task and attempt, and the run in the first two lines.
+"""A run as the text of its readable file: JSON, with one line per task, attempt and note, and the run in the first two lines.
 
 Most rows are alike, so those are put together from pieces; all others, and whatever looks odd, by way of `json`, with the same
 text as the outcome. Pure text; must not know folders, locks or when anything is written.
@@ -17,12 +17,14 @@ from typing import Any
 
 from .codec import as_json
 from .json_format import MOMENTS, VALUES, Content, Row, checksums, head_of, run_columns, summed_text
-from .records import AttemptRecord, RunRecord, TaskRecord
+from .records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 from .views import to_datetime
 
 _shown_text: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 _quoted: Callable[[str], str] = encode_basestring_ascii
-_RUN, _TASK, _ATTEMPT = ([column.name for column in fields(kind)] for kind in (RunRecord, TaskRecord, AttemptRecord))
+_RUN, _TASK, _ATTEMPT, _NOTE = (
+    [column.name for column in fields(kind)] for kind in (RunRecord, TaskRecord, AttemptRecord, NoteRecord)
+)
 _ROWS = 64  # in a piece
 _ALIKE = re.compile(r'0|-?[1-9][0-9]{0,17}|true|false|null|"[ !#-\[\]-~]*"')
 """Values whose text is the same however it is laid out."""
@@ -34,13 +36,16 @@ def folded(content: Content) -> bytes:
     head, run = head_of(content), _readable(_RUN, run_columns(content.run))
     tasks: list[bytes] = []
     attempts: list[bytes] = []
+    notes: list[bytes] = []
+    noted = dict(enumerate(content.notes))
     head["checksums"] = checksums(
         {**head, "run": run},
         (len(content.tasks), _summed(content.tasks, _task_texts, tasks)),
         (len(content.attempts), _summed(content.attempts, _attempt_texts, attempts)),
+        (len(noted), _summed(noted, _note_texts, notes)),
     )
     begin = _encoded(f'{json.dumps(head)[:-1]},\n "run": {_shown_text(run)},\n "tasks": ')
-    return b"".join([begin, *tasks, b',\n "attempts": ', *attempts, b"\n}\n"])
+    return b"".join([begin, *tasks, b',\n "attempts": ', *attempts, b',\n "notes": ', *notes, b"\n}\n"])
 
 
 def _summed(rows: Mapping[Any, Row], texts_of: Callable[[Row], tuple[str, str]], written: list[bytes]) -> Iterator[str]:
@@ -85,6 +90,12 @@ def _readable(names: Sequence[str], row: Row) -> dict[str, Any]:
 def _attempt_texts(row: Row) -> tuple[str, str]:
     """An attempt as it is shown, and as it is summed up."""
     shown = _readable(_ATTEMPT, row)
+    return _shown_text(shown), summed_text(shown)
+
+
+def _note_texts(row: Row) -> tuple[str, str]:
+    """A note as it is shown, and as it is summed up."""
+    shown = _readable(_NOTE, row)
     return _shown_text(shown), summed_text(shown)
 
 

@@ -19,13 +19,14 @@ from .codec import as_text
 from .errors import StoreDamagedError, StoreFormatError, StoreVersionError
 from .json_text import loads
 from .late_dataclass import dataclass
-from .models import AttemptResult, ExecutionState, TaskType
-from .records import AttemptRecord, RunRecord, TaskRecord
+from .models import AttemptResult, ExecutionState, NoteKind, TaskType
+from .records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 from .views import to_moment
 
 FORMAT = "night-batch run"
-VERSION = 2
-"""1: journal lines whose checksums stand alone, readable files without, no owners. Still read; the next fold rewrites it."""
+VERSION = 3
+"""1: journal lines whose checksums stand alone, readable files without, no owners. 2: no notes. Both are still read; the next
+fold rewrites them."""
 
 Entry = dict[str, Any]
 """What one line of a journal says."""
@@ -34,7 +35,7 @@ Row = tuple[Any, ...]
 
 _VERBATIM = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])")
-MOMENTS = frozenset({"created", "started", "ended", "due"})
+MOMENTS = frozenset({"created", "started", "ended", "due", "at"})
 GRAPH = [column.name for column in fields(RunRecord)].index("graph")
 """Where in a run's row its graph stands."""
 _CRASHES = [column.name for column in fields(TaskRecord)].index("crashes")
@@ -78,6 +79,8 @@ class Content:
     """By position."""
     attempts: dict[tuple[int, int], Row] = field(default_factory=dict[tuple[int, int], Row])
     """By position and number."""
+    notes: list[Row] = field(default_factory=list[Row])
+    """In the order in which they were added."""
     commits: dict[str, int] = field(default_factory=dict[str, int])
     """The last commit over several runs that ended in this one, for each session of a store that made any."""
     beside: set[str] = field(default_factory=set[str])
@@ -100,6 +103,7 @@ class Content:
         for row in entry.get("attempts", ()):
             attempt = _row_to_attempt(row)
             self.attempts[attempt.position, attempt.number] = attempt_row(attempt)
+        self.notes.extend(note_row(_row_to_note(row)) for row in entry.get("notes", ()))
 
     def apply_written(self, entry: Entry) -> None:
         """The same for an entry that was just written, whose rows were never text."""
@@ -109,6 +113,7 @@ class Content:
             self.tasks[row[_POSITION]] = row
         for row in entry.get("attempts", ()):
             self.attempts[row[_POSITION], row[_POSITION + 1]] = row
+        self.notes.extend(entry.get("notes", ()))
 
     def _apply(self, entry: Entry) -> None:
         self.order = entry.get("order", self.order)
@@ -133,6 +138,10 @@ class Content:
         """The attempts, by position and number."""
         return [AttemptRecord(*self.attempts[key]) for key in sorted(self.attempts)]
 
+    def note_records(self) -> list[NoteRecord]:
+        """The notes, in the order in which they were added."""
+        return [NoteRecord(*row) for row in self.notes]
+
 
 def check_version(head: Entry, name: str, store: str) -> int:
     """The version of the format that a file says it has.
@@ -153,6 +162,7 @@ def check_version(head: Entry, name: str, store: str) -> int:
 run_columns = attrgetter(*(column.name for column in fields(RunRecord)))
 task_row = attrgetter(*(column.name for column in fields(TaskRecord)))
 attempt_row = attrgetter(*(column.name for column in fields(AttemptRecord)))
+note_row = attrgetter(*(column.name for column in fields(NoteRecord)))
 
 
 _TYPES = {str(kind): kind for kind in TaskType}
@@ -179,6 +189,11 @@ def _row_to_task(row: list[Any]) -> TaskRecord:
 def _row_to_attempt(row: list[Any]) -> AttemptRecord:
     run_id, task_id, position, number, try_number, result, *rest = row
     return AttemptRecord(run_id, task_id, position, number, try_number, AttemptResult(result), *rest)
+
+
+def _row_to_note(row: list[Any]) -> NoteRecord:
+    run_id, kind, at, by, task_id, tasks, state, *rest = row
+    return NoteRecord(run_id, NoteKind(kind), at, by, task_id, tasks, None if state is None else ExecutionState(state), *rest)
 
 
 # --- the readable file; `json_folded` writes it ---
@@ -219,7 +234,7 @@ def checksums(head: Any, *lists: tuple[int, Iterator[str]]) -> list[str]:
 
     Args:
         head: the head.
-        lists: the tasks and the attempts: how many there are, and the text of each that is summed up.
+        lists: the tasks, the attempts and the notes: how many there are, and the text of each that is summed up.
     """
     of_head = checksum = zlib.crc32(summed_text(head).encode() + b"\n")
     for count, texts in lists:
@@ -277,15 +292,21 @@ def _content(tree: dict[str, Any], name: str, store: str, only_head: bool = Fals
             columns = {**absent, **_unreadable(shown, run_id=run["id"])}
             columns["result"] = AttemptResult(columns["result"])
             content.attempts[columns["position"], columns["number"]] = attempt_row(AttemptRecord(**columns))
+        for shown in tree.get("notes", ()):
+            columns = _unreadable(shown, run_id=run["id"])
+            state = columns.get("state")
+            columns.update(kind=NoteKind(columns["kind"]), state=None if state is None else ExecutionState(state))
+            content.notes.append(note_row(NoteRecord(**columns)))
     except (KeyError, TypeError, ValueError) as error:
         raise StoreDamagedError(store, f"{name} is damaged ({type(error).__name__}: {error}); it is left untouched") from error
     return content
 
 
 def _check_checksums(tree: dict[str, Any], name: str, store: str, only_head: bool) -> None:
-    head = {key: value for key, value in tree.items() if key not in ("checksums", "tasks", "attempts")}
+    names = ("tasks", "attempts", "notes") if tree["version"] > 2 else ("tasks", "attempts")
+    head = {key: value for key, value in tree.items() if key not in ("checksums", *names)}
     expected = tree["checksums"]
-    lists = [tree.get(name, []) for name in ("tasks", "attempts")]
+    lists = [tree.get(name, []) for name in names]
     found = checksums(head, *((len(rows), map(summed_text, rows)) for rows in lists))
     if found[0] != expected[0] or (not only_head and found != expected):
         raise StoreDamagedError(

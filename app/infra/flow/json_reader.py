@@ -12,18 +12,18 @@ from pathlib import Path
 
 from .errors import RunNotFoundError, StoreDamagedError, StoreError, StoreFormatError
 from .file_system import FileSystem, regular_files, translated
-from .json_format import Content, Entry, file_stem, parse_folded, parse_head
+from .json_format import VERSION, Content, Entry, file_stem, parse_folded, parse_head
 from .json_journal import Journal, mark_of, parse_journal
 from .json_ties import Ties
 from .late_dataclass import dataclass
 from .records import RunRecord
 
 FOLDED, JOURNAL = ".json", ".journal"
-KEPT = ".v1.bak"
-"""Behind the name of a file of version 1, that of its copy."""
+KEPT = tuple(f".v{version}.bak" for version in range(1, VERSION))
+"""Behind the name of a file of each earlier version, that of its copy."""
 TEMPORARY = ".tmp"
 """Behind the name of a file, that of one which is to replace it."""
-LEFT_BEHIND = (FOLDED + TEMPORARY, KEPT + TEMPORARY)
+LEFT_BEHIND = (FOLDED + TEMPORARY, *(suffix + TEMPORARY for suffix in KEPT))
 
 _PATIENCE = 20  # looks at a journal that seems damaged while somebody writes it
 _logger = logging.getLogger("night_batch.json_store")
@@ -277,7 +277,7 @@ class Reader:
             if file_stem(run_id) not in there:
                 yield f"{self.store}: {problem}, which is not there"
         for name in names:
-            if not name.endswith((FOLDED, JOURNAL, KEPT, *LEFT_BEHIND)) and not name.startswith((".lock", ".owner-", ".asks-")):
+            if not name.endswith((FOLDED, JOURNAL, *KEPT, *LEFT_BEHIND)) and not name.startswith((".lock", ".owner-", ".asks-")):
                 yield f"{self.store}: {name} is no file of this store"
 
 

@@ -36,14 +36,14 @@ from .file_system import FileSystem, regular_files, translated
 from .flusher import Flusher, check_interval
 from .forks import watch
 from .json_backup import backup
-from .json_format import Entry, Row, attempt_row, run_row, task_row
+from .json_format import Entry, Row, attempt_row, note_row, run_row, task_row
 from .json_leases import Leases
 from .json_reader import FOLDED, JOURNAL, KEPT, LEFT_BEHIND, Reader
 from .json_ties import ancestors, innermost_first
 from .json_writer import Writer
 from .models import TERMINAL_STATES
 from .owners import Owners
-from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
 from .store import BaseStore, busy_timeout_of, is_large, lease_of
 
 if TYPE_CHECKING:
@@ -239,8 +239,10 @@ class JsonStore(BaseStore):
         if changes.new_runs or self._flusher.is_due(changes.flush) or is_large(changes):
             return False
         run_ids = {task.run_id for task in changes.tasks}
-        if changes.runs or changes.attempts:
-            run_ids.update([run.id for run in changes.runs], [attempt.run_id for attempt in changes.attempts])
+        if changes.runs or changes.attempts or changes.notes:
+            run_ids.update(run.id for run in changes.runs)
+            run_ids.update(attempt.run_id for attempt in changes.attempts)
+            run_ids.update(note.run_id for note in changes.notes)
         if changes.lease is not None and changes.release:
             run_ids.add(changes.lease.run_id)
         if len(run_ids) > 1 or not self._lock.acquire(blocking=False):
@@ -310,6 +312,8 @@ class JsonStore(BaseStore):
             rows.append(task_row(task))
         for attempt in changes.attempts:
             self._entry(entries, attempt.run_id, parents).setdefault("attempts", []).append(attempt_row(attempt))
+        for note in changes.notes:
+            self._entry(entries, note.run_id, parents).setdefault("notes", []).append(note_row(note))
         if changes.release and changes.lease is not None:
             self._entry(entries, changes.lease.run_id, parents)["owner"] = self._ownership.nobody(changes.lease)
         return entries
@@ -430,6 +434,11 @@ class JsonStore(BaseStore):
         with self._using():
             return self._reader.content(run_id)[1].attempt_records()
 
+    def read_notes(self, run_id: str) -> list[NoteRecord]:
+        """See `Store.read_notes`."""
+        with self._using():
+            return self._reader.content(run_id)[1].note_records()
+
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`. A file that cannot be read is left out, with a warning in the log: it hides no other run."""
         with self._using():
@@ -480,7 +489,7 @@ class JsonStore(BaseStore):
         """See `Store.backup`. The copy is a folder; nobody owns the runs in it."""
         with translated(repr(self)):
             try:
-                backup(self._place, Path(path).absolute(), (FOLDED, JOURNAL, KEPT), self._files, self._writing())
+                backup(self._place, Path(path).absolute(), (FOLDED, JOURNAL, *KEPT), self._files, self._writing())
             except FileExistsError as error:
                 raise StoreError(repr(self), f"{os.fspath(path)!r} exists already; name another path for the backup") from error
 

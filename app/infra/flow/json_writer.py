@@ -382,9 +382,9 @@ class Writer:
             if content.run is not None:  # else it was removed by another process
                 self._secure(ties)
                 if content.version < VERSION:
-                    self._keep_copy(self._reader.path(run_id, FOLDED))
+                    self._keep_copy(self._reader.path(run_id, FOLDED), content.version)
                 if journal_version < VERSION:
-                    self._keep_copy(self._reader.path(run_id, JOURNAL))
+                    self._keep_copy(self._reader.path(run_id, JOURNAL), journal_version)
                 self._replace(self._reader.path(run_id, FOLDED), folded(content))
             done.append(run_id)
         if done:
@@ -427,9 +427,9 @@ class Writer:
             self._files.unlink(temporary)
             raise
 
-    def _keep_copy(self, path: Path) -> None:
-        """Keep a file of version 1 as it is before it is rewritten, on the disk; an earlier copy is the better one."""
-        copy = path.with_name(path.name + KEPT)
+    def _keep_copy(self, path: Path, version: int) -> None:
+        """Keep a file of an earlier version as it is before it is rewritten, on the disk; an earlier copy is the better one."""
+        copy = path.with_name(path.name + KEPT[version - 1])
         if self._files.identity(copy) is None:
             data = self._files.read(path)
             assert data is not None
@@ -472,7 +472,7 @@ class Writer:
             self.sync_names()
             for run_id in level:
                 self._let_go(run_id)
-                for suffix in (FOLDED + KEPT, JOURNAL + KEPT, FOLDED, JOURNAL):
+                for suffix in (*(name + kept for name in (FOLDED, JOURNAL) for kept in KEPT), FOLDED, JOURNAL):
                     self._names_unsynced |= self._files.unlink(self._reader.path(run_id, suffix))
                 self.unsynced.pop(run_id, None)
 

@@ -181,7 +181,8 @@ class RunMachine:
                 if (
                     record.started is not None
                     or self._is_left_out(position)
-                    or self._waiting_at(position).verdict() is not SKIP_FAILED
+                    # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
+                    or self._waiting_at(position).verdict() not in (SKIP_FAILED, WAIT)
                 ):
                     self._soft.add(position)
 
@@ -343,6 +344,8 @@ class RunMachine:
         """Skip a task of the graph that waits."""
         self.mark_skipped(step, record, why, now)
         self._open -= 1
+        if self.maps is not None:
+            self.maps.drop_items(step, record, now)
 
     def mark_skipped(self, step: Step, record: TaskRecord, why: str, now: int) -> None:
         """Skip a record, whatever follows from that."""
@@ -514,6 +517,8 @@ class RunMachine:
             self.maps.ended(step, mapped, record, now)
             return
         self._open -= 1
+        if self.maps is not None and record.state is not SUCCESS:
+            self.maps.drop_items(step, record, now)
         news = [record]
         if self._branches and record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
             news += self._leave_out(step, self.graph.position(record.task_id), now)
@@ -597,6 +602,8 @@ class RunMachine:
             now: the time.
             cancelled: whether also what was cancelled: so it is by a manual retry, and not by one that nobody asked for.
         """
+        from .notes import reset_note  # late: few runs are set back
+
         stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
         back = [task_id for task_id in self.graph if self.tasks[task_id].state not in stay]
         for mapped in self.maps or ():
@@ -604,6 +611,7 @@ class RunMachine:
                 back += mapped.known
             elif mapped.record.state not in stay:
                 back += mapped.to_mend(cancelled)
+        step.changes.note(reset_note(self.run, map(self.tasks.__getitem__, back), now))
         self.reset(step, back, now, keep_child=[task_id for task_id in back if self.tasks[task_id].state in (FAILED, CANCELLED)])
 
     def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:

@@ -17,7 +17,7 @@ from .records import TaskRecord
 from .steps import Step
 from .task_rules import TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, TriggerRule, Verdict, decide
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict, decide
 from .trigger_rules import SKIPPED as AS_SKIPPED
 
 _SCHEDULED, _RUNNING = ExecutionState.SCHEDULED, ExecutionState.RUNNING
@@ -25,6 +25,8 @@ _SUCCESS, _FAILED, _SKIPPED = ExecutionState.SUCCESS, ExecutionState.FAILED, Exe
 
 NOT_LISTED = "the list that it was made from does not have it any more"
 """Why an item is skipped that an earlier list had."""
+NO_LIST = "the mapped task that it was of has ended without a list"
+"""Why one is skipped where there is no later list."""
 
 
 class Host(Protocol):
@@ -122,9 +124,9 @@ class Mapped:
             return SUCCEEDED
         if item.state is not _SKIPPED:
             return AS_FAILED
-        # It said so itself, if it began; else what it streams from decided.
-        skipped_by_failure = item.started is None and self.source is not None and self.verdict(index) is SKIP_FAILED
-        return AS_FAILED if skipped_by_failure else AS_SKIPPED
+        # It said so itself, if it began; else what it streams from decided. If that was set back alone since then, nobody knows.
+        by_failure = item.started is None and self.source is not None and self.verdict(index) in (SKIP_FAILED, WAIT)
+        return AS_FAILED if by_failure else AS_SKIPPED
 
     def verdict(self, index: int) -> Verdict:
         """What the item that one of these streams from decides for it."""
@@ -263,7 +265,7 @@ class Maps:
             item, verdict = mapped.items[index], mapped.verdict(index)
             if verdict is RUN:
                 self._host.may_start(step, item, now)
-            elif verdict is not Verdict.WAIT:
+            elif verdict is not WAIT:
                 assert mapped.source is not None
                 assert mapped.source.items is not None
                 self._host.mark_skipped(step, item, _why(mapped.rule, mapped.source.items[index]), now)
@@ -289,6 +291,12 @@ class Maps:
         else:
             texts = ["null" if item.output is None or item.state is not _SUCCESS else item.output for item in items]
             self._host.settle(step, mapped.record, _SUCCESS, join_list(texts), "", now)
+
+    def drop_items(self, step: Step, record: TaskRecord, now: int) -> None:
+        """Skip what waits of a mapped task's items, now that it has ended: it was set back, and did not come to its list."""
+        mapped = self._wholes.get(record.task_id)
+        for item in () if mapped is None else self.open_items(mapped):
+            self._host.mark_skipped(step, item, NO_LIST, now)
 
     def open_items(self, mapped: Mapped) -> list[TaskRecord]:
         """The items that have not ended."""

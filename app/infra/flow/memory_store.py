@@ -11,7 +11,7 @@ from .codec import ValueCodec
 from .errors import RunExistsError, RunNotFoundError, StoreClosedError
 from .forks import watch
 from .late_dataclass import dataclass
-from .records import AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from .records import AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
 from .store import BaseStore
 
 
@@ -23,6 +23,7 @@ class _StoredRun:
     order: int
     tasks: dict[int, TaskRecord] = field(default_factory=dict[int, TaskRecord])
     attempts: dict[tuple[int, int], AttemptRecord] = field(default_factory=dict[tuple[int, int], AttemptRecord])
+    notes: list[NoteRecord] = field(default_factory=list[NoteRecord])
 
 
 class MemoryStore(BaseStore):
@@ -71,6 +72,7 @@ class MemoryStore(BaseStore):
             named = {run.id for run in changes.runs}
             named.update(task.run_id for task in changes.tasks)
             named.update(attempt.run_id for attempt in changes.attempts)
+            named.update(note.run_id for note in changes.notes)
             for run_id in named - added - self._runs.keys():
                 raise RunNotFoundError(run_id, repr(self))
             for run in changes.new_runs:
@@ -82,6 +84,8 @@ class MemoryStore(BaseStore):
                 self._runs[task.run_id].tasks[task.position] = copy(task)
             for attempt in changes.attempts:
                 self._runs[attempt.run_id].attempts[attempt.position, attempt.number] = copy(attempt)
+            for note in changes.notes:
+                self._runs[note.run_id].notes.append(note)
         self.drop_lease(changes)
 
     def commit_at_once(self, changes: Changes) -> bool:
@@ -122,6 +126,11 @@ class MemoryStore(BaseStore):
         with self._lock:
             attempts = self._run(run_id).attempts
             return [copy(attempts[key]) for key in sorted(attempts)]
+
+    def read_notes(self, run_id: str) -> list[NoteRecord]:
+        """See `Store.read_notes`."""
+        with self._lock:
+            return list(self._run(run_id).notes)
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`."""

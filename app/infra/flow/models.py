@@ -73,6 +73,19 @@ class AttemptResult(StringEnum):
     """The task asked to be skipped, or its `run_if` said no."""
 
 
+class NoteKind(StringEnum):
+    """What a note of a run tells; see `NoteRecord`."""
+
+    DRIVE = "drive"
+    """Somebody began to drive the run, or to drive it on."""
+    INTERRUPT = "interrupt"
+    """The run was stopped in an orderly way, to be continued some time."""
+    RESET = "reset"
+    """Tasks of it were set back: by a manual retry, or since the subflow that it is the inside of is tried again."""
+    CANCEL = "cancel"
+    """It, or a task of it, was cancelled while nobody drove it."""
+
+
 def kind_name(kind: type) -> str:
     """How a class is called wherever it is compared by name: `package.module.Class`, `builtins.ValueError`.
 
@@ -138,6 +151,28 @@ class Attempt:
     error: str | None = None
     reason: str | None = None
     logs: tuple[LogEntry, ...] = ()
+    worker: str | None = None
+    """The process that drove the run when the attempt began: `process 123 on host`. For an attempt in a worker process or on
+    somebody else's executor too it is the driving one. None where that was not noted, as by older versions."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """One change of the state of a run, or of a task of it, as `store.history` tells them."""
+
+    at: datetime
+    run_id: str
+    task_id: str | None
+    """The task whose state changed; None is the run itself."""
+    from_state: ExecutionState
+    """Of a run that was made just then: NONE."""
+    to_state: ExecutionState
+    attempt: int | None = None
+    """The number of the task's attempt that began or ended with it, or of its latest one; None where there was none yet."""
+    reason: str | None = None
+    """Why, in one line, where there is more to say than the states do."""
+    worker: str | None = None
+    """The process that made the change: `process 123 on host`. None where that was not noted."""
 
 
 @dataclass(slots=True)

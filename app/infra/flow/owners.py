@@ -20,6 +20,7 @@ from pathlib import Path
 
 from .file_lock import FileLock
 from .late_dataclass import dataclass
+from .who import process_name
 
 _TOKEN = "[0-9a-f]{16}"
 _BEAT = 20  # bytes: a count of nanoseconds in decimal
@@ -45,7 +46,7 @@ class Owner:
     """Seconds without a sign of life after which its runs may be taken from it."""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return process_name(self.pid, self.host)
 
 
 def _read(path: Path) -> tuple[int, Owner] | None:

@@ -7,10 +7,11 @@ are the text that the value codec made of them. Must not know the engine, a stor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import attrgetter
 
 from .late_dataclass import dataclass
-from .models import AttemptResult, ExecutionState, TaskType
+from .models import AttemptResult, ExecutionState, NoteKind, TaskType
 
 
 @dataclass(slots=True)
@@ -93,6 +94,31 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class NoteRecord:
+    """What happened to a run and no other record of it tells. Notes are added, in order, and never change.
+
+    Few are written: one each time that somebody begins to drive a run, and one for each act of a person. None is written for a
+    task, nor for the run of a subflow that is driven with the run around it.
+    """
+
+    run_id: str
+    kind: NoteKind
+    at: int
+    by: str | None = None
+    """Who did it: `process 123 on host`. None is whoever drove the run, or nobody knows."""
+    task_id: str | None = None
+    """The task that was meant; None is the whole run."""
+    tasks: int = 0
+    """How many tasks it concerned."""
+    state: ExecutionState | None = None
+    """The state that the run was in before."""
+    ended: int | None = None
+    """When the run had come to its end before; its record says so no more."""
+    detail: str | None = None
+    """Of a reset, which tasks it concerned, and what their records say no more; see `history`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lease:
     """The right to write a run and the runs of its subflows, until somebody else takes it."""
 
@@ -133,6 +159,8 @@ class Changes:
     """By what right it is written: if the run has changed hands since, the commit is refused. None asks no questions."""
     release: bool
     """Whether the lease is given up with this commit."""
+    notes: Sequence[NoteRecord]
+    """Notes that are added behind those that there are; each as often as it stands here."""
 
     # By hand: one is made in each turn of the loop, and what `dataclass` makes of default factories takes three times as long.
     def __init__(
@@ -144,6 +172,7 @@ class Changes:
         flush: bool = False,
         lease: Lease | None = None,
         release: bool = False,
+        notes: Sequence[NoteRecord] = (),
     ) -> None:
         self.new_runs = [] if new_runs is None else new_runs
         self.runs = [] if runs is None else runs
@@ -152,6 +181,11 @@ class Changes:
         self.flush = flush
         self.lease = lease
         self.release = release
+        self.notes = notes
 
     def __bool__(self) -> bool:
-        return bool(self.new_runs or self.runs or self.tasks or self.attempts or self.flush)
+        return bool(self.new_runs or self.runs or self.tasks or self.attempts or self.flush or self.notes)
+
+    def note(self, note: NoteRecord) -> None:
+        """Add a note. Nearly all changes have none, so no list is made for them."""
+        self.notes = (*self.notes, note)

@@ -16,6 +16,7 @@ from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
 from .steps import Step, cancel_run
 from .store import Store
+from .who import this_process
 
 
 class RunTree:
@@ -131,7 +132,11 @@ class RunTree:
         for other in affected:
             if other not in kept:
                 self._abandon(step, live.machine.tasks[other])
-        live.machine.reset(step, affected, self._clock.now(), kept)
+        from .notes import reset_note  # late: few runs are set back
+
+        now, records = self._clock.now(), map(live.machine.tasks.__getitem__, affected)
+        step.changes.note(reset_note(live.run, records, now, task_id, this_process()))
+        live.machine.reset(step, affected, now, kept)
         for other in affected:
             live.retype(live.machine.tasks[other])
 

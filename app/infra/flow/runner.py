@@ -24,9 +24,9 @@ from .executors import Call, Outcome, failure_of
 from .inbox import Inbox
 from .lanes import Lanes
 from .live_run import LiveRun, encode_params, new_run
-from .models import ExecutionState, Failure, TaskType, kinds_of
+from .models import ExecutionState, Failure, NoteKind, TaskType, kinds_of
 from .off_loop import Worker
-from .records import Ask, Lease, RunRecord, TaskRecord
+from .records import Ask, Lease, NoteRecord, RunRecord, TaskRecord
 from .steps import Step
 from .store import Store
 from .task_options import DEFAULT, Capacities
@@ -518,6 +518,8 @@ class Runner:
         now = self._clock.now()
         while step.finished:
             self._finish_subflow(step, step.finished.pop(), now)
+        if not self._cancelling and self._root.run.state is ExecutionState.RUNNING:
+            step.changes.note(NoteRecord(self._root.run.id, NoteKind.INTERRUPT, now))
         for live in self._runs.values():
             if not self._cancelling:
                 live.machine.interrupt(step, now)

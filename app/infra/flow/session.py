@@ -15,12 +15,13 @@ from .definitions import FlowDefinition
 from .errors import RunOwnedError, StoreError
 from .events import Event
 from .live_run import LiveRun
-from .models import ExecutionState, WorkflowRun
-from .records import Ask, Lease
+from .models import ExecutionState, NoteKind, WorkflowRun
+from .records import Ask, Lease, NoteRecord
 from .run_tree import RunTree
 from .steps import Step
 from .store import Store, outermost
 from .views import TaskTable, workflow_run
+from .who import this_process
 
 _logger = logging.getLogger("night_batch.session")
 
@@ -115,7 +116,9 @@ class Session:
         if retry is not None:
             self.told += tree.reset(self.root, *retry, release=False)
         self.children = tree.unfinished(self.root)
-        self.root.machine.begin(self.step, self._clock.now())
+        run, now = self.root.run, self._clock.now()
+        self.step.changes.note(NoteRecord(run.id, NoteKind.DRIVE, now, this_process(), state=run.state))
+        self.root.machine.begin(self.step, now)
         return None
 
     def _has_ended(self) -> bool:

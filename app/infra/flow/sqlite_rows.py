@@ -15,8 +15,8 @@ from typing import Any
 
 from .errors import FlowError, RunExistsError, RunNotFoundError, StoreDamagedError
 from .late_dataclass import dataclass
-from .models import AttemptResult, ExecutionState, TaskType
-from .records import AttemptRecord, RunRecord, TaskRecord
+from .models import AttemptResult, ExecutionState, NoteKind, TaskType
+from .records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 from .sqlite_schema import POSITIONS, WEIGHT, plain_task_crc, row_crc, task_crc
 
 _SAVE_TASK = f"INSERT OR REPLACE INTO tasks VALUES ({','.join('?' * 21)})"
@@ -31,6 +31,7 @@ _SAVE_SEALED_PLAIN_TASK = (
 _MOST_GRAPHS = 64  # texts of graphs kept at hand between runs
 _MOST_ROWS = 1000  # at hand at once: a commit of a million tasks needs no memory for a million rows
 _SAVE_ATTEMPT = f"INSERT OR REPLACE INTO attempts VALUES ({','.join('?' * 11)})"
+_ADD_NOTE = f"INSERT INTO run_notes VALUES ({','.join('?' * 10)})"
 _RUN = "id, flow_name, state, params, graph_no, created, started, ended, parent_run_id, parent_task_id, owner, epoch, since"
 _SEALED = "crc, commits, total, seal"
 _ADD_RUN = f"INSERT INTO runs ({_RUN}, {_SEALED}) VALUES ({','.join('?' * 17)})"
@@ -40,6 +41,12 @@ _READ_RUNS = f"SELECT {_READ_RUN} FROM runs"
 _STATES = {state.value: state for state in ExecutionState}
 _TYPES = {kind.value: kind for kind in TaskType}
 _RESULTS = {result.value: result for result in AttemptResult}
+_KINDS = {kind.value: kind for kind in NoteKind}
+
+_BESIDE_TASKS = f"""
+    SELECT (SELECT coalesce(sum(crc + {WEIGHT}), 0) FROM attempts WHERE task_key BETWEEN ? AND ?),
+        coalesce(sum(crc + {WEIGHT}), 0), count(*) FROM run_notes WHERE key BETWEEN ? AND ?
+"""
 
 _UNSEALED = (None, None, None)
 _LARGEST_GAP = 1 << 20  # between two positions of a run
@@ -59,6 +66,8 @@ class Known:
     owner: str | None = None
     epoch: int = 0
     since: int | None = None
+    notes: int = 0
+    """How many notes it has."""
     crcs: array[int] = field(default_factory=lambda: array("L", [0]))
     """The checksum of each task's row, by position."""
 
@@ -285,10 +294,31 @@ class Rows:
         return 200 + len(attempt.error or "") + len(attempt.logs or "")
 
     @staticmethod
+    def add_note(writer: sqlite3.Connection, known: Known, note: NoteRecord) -> int:
+        """Write the row of a note; about how many bytes that is."""
+        row = (
+            known.no * POSITIONS + known.notes,
+            note.kind.value,
+            note.at,
+            note.by,
+            note.task_id,
+            note.tasks,
+            None if note.state is None else note.state.value,
+            note.ended,
+            note.detail,
+        )
+        crc = row_crc(*row)
+        known.total += crc + WEIGHT
+        known.notes += 1
+        writer.execute(_ADD_NOTE, (*row, crc))
+        return 100 + len(note.detail or "")
+
+    @staticmethod
     def remove(writer: sqlite3.Connection, number: int) -> None:
         """Remove all rows of a run."""
         writer.execute("DELETE FROM tasks WHERE key BETWEEN ? AND ?", keys_of(number))
         writer.execute("DELETE FROM attempts WHERE task_key BETWEEN ? AND ?", keys_of(number))
+        writer.execute("DELETE FROM run_notes WHERE key BETWEEN ? AND ?", keys_of(number))
         writer.execute("DELETE FROM runs WHERE no = ?", (number,))
 
     @staticmethod
@@ -376,16 +406,17 @@ class Rows:
                 total += crc + WEIGHT
                 if commits is not None and commits > commits_so_far:
                     newest, commits_so_far = sealed, commits
-            known.total = total
-            known.total += self._attempts_total(connection, number)
+            beside, known.notes = self._beside_tasks(connection, number)
+            known.total = total + beside
             known.commits = newest[2] or 0
             self._check_seal(run_id, known.total, newest)
         return known
 
     @staticmethod
-    def _attempts_total(connection: sqlite3.Connection, number: int) -> int:
-        select = f"SELECT coalesce(sum(crc + {WEIGHT}), 0) FROM attempts WHERE task_key BETWEEN ? AND ?"
-        return int(connection.execute(select, keys_of(number)).fetchone()[0])
+    def _beside_tasks(connection: sqlite3.Connection, number: int) -> tuple[int, int]:
+        """What the checksums of a run's attempts and notes come to, and how many notes there are."""
+        row = connection.execute(_BESIDE_TASKS, keys_of(number) * 2).fetchone()
+        return int(row[0]) + int(row[1]), int(row[2])
 
     def _check_seal(self, run_id: str, total: int, newest: tuple[Any, ...]) -> None:
         """Refuse a run whose rows are not all those that were written last.
@@ -488,6 +519,21 @@ class Rows:
                 for key, number, task_id, tries, result, *rest, _ in rows
             ]
 
+    def notes(self, reader: sqlite3.Connection, run_id: str) -> list[NoteRecord]:
+        """The records of a run's notes, in the order in which they were written."""
+        number = self.learn(reader, run_id, 0).no  # which finds rows that are missing
+        rows = reader.execute("SELECT * FROM run_notes WHERE key BETWEEN ? AND ? ORDER BY key", keys_of(number)).fetchall()
+        with self.of_the_right_kind(run_id):
+            for row in rows:
+                if row_crc(*row[:-1]) != row[-1]:
+                    raise self.damaged(run_id, f"the row of note {row[0] % POSITIONS} is not what was written")
+            return [
+                NoteRecord(
+                    run_id, _KINDS[kind], at, by, task_id, tasks, state if state is None else _STATES[state], ended, detail
+                )
+                for _, kind, at, by, task_id, tasks, state, ended, detail, _ in rows
+            ]
+
     def problems(self, reader: sqlite3.Connection) -> Iterator[str]:
         """What is wrong in the whole file, a sentence each."""
         for (said,) in reader.execute("PRAGMA integrity_check").fetchall():
@@ -500,12 +546,13 @@ class Rows:
                 run = self.run_of(reader, row)
                 self.tasks(reader, run.id)
                 self.attempts(reader, run.id)
+                self.notes(reader, run.id)
             except (StoreDamagedError, RunNotFoundError) as error:
                 yield str(error)
             except sqlite3.OperationalError as error:
                 yield f"run {row[0]!r} cannot be read: {error}"
         yield from unreadable
-        for table, key in (("tasks", "key"), ("attempts", "task_key")):
+        for table, key in (("tasks", "key"), ("attempts", "task_key"), ("run_notes", "key")):
             stray = f"SELECT DISTINCT {key} >> 32 FROM {table} WHERE {key} >> 32 NOT IN (SELECT no FROM runs)"
             for (number,) in reader.execute(stray).fetchall():
                 yield f"there are {table} of run no. {number}, and there is no such run"

@@ -133,9 +133,27 @@ MIGRATIONS: tuple[str, ...] = (
             WHERE task_key BETWEEN no * 4294967296 AND no * 4294967296 + 4294967295);
     UPDATE runs SET seal = row_crc(id, crc, commits, total);
     """,
+    """
+    -- What no other row tells: who drove a run and from when on, when it was stopped, what people set back. key = run no * 2^32 +
+    -- a number that grows. crc is the checksum of the other columns, and counts in the total that seals the run.
+    CREATE TABLE run_notes (
+        key     INTEGER PRIMARY KEY,
+        kind    TEXT NOT NULL,
+        at      INTEGER NOT NULL,
+        by      TEXT,
+        task_id TEXT,
+        tasks   INTEGER NOT NULL,
+        state   TEXT,
+        ended   INTEGER,
+        detail  TEXT,
+        crc     INTEGER NOT NULL
+    );
+    """,
 )
 """What leads from each version of the schema (`PRAGMA user_version`) to the next, from an empty file on."""
 
+
+_FIRST_WITH_NOTES = 3
 
 _TEXTS = tuple("\x1f".join(["%s"] * number) for number in range(20))
 _TASK_TEXT = _TEXTS[17]
@@ -163,8 +181,9 @@ def plain_task_crc(columns: tuple[Any, ...]) -> int:
 def check_ours(connection: sqlite3.Connection, store: str) -> int:
     """Refuse a database that another program made, or a newer version of this one; the version of its schema."""
     # In one select, that is of one moment: another process may be making the file right now.
-    application, version, tables = connection.execute(
-        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master)"
+    application, version, tables, notes = connection.execute(
+        "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_master),"
+        " (SELECT count(*) FROM sqlite_master WHERE name = 'run_notes')"
         " FROM pragma_application_id(), pragma_user_version()"
     ).fetchone()
     if application == APPLICATION_ID:
@@ -174,6 +193,10 @@ def check_ours(connection: sqlite3.Connection, store: str) -> int:
             raise StoreVersionError(
                 store,
                 f"it has schema version {version}, this library knows up to {len(MIGRATIONS)}; use the version that wrote it",
+            )
+        if bool(notes) != (version >= _FIRST_WITH_NOTES):  # one flipped bit is between 2 and 3
+            raise StoreDamagedError(
+                store, f"it has schema version {version}, and the tables of another; it is left untouched; restore a backup"
             )
     elif application or version or tables:
         raise StoreFormatError(store, "the file is a database of another program; name another path")

@@ -32,7 +32,7 @@ from .forks import watch
 from .late_dataclass import dataclass
 from .models import TERMINAL_STATES
 from .owners import Owners
-from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord, copy_of
+from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord, copy_of
 from .sqlite_file import SQLiteFile, WouldWait
 from .sqlite_rows import Known, Rows, Writing, count_of, each_row
 from .store import BaseStore, Choice, busy_timeout_of, is_large, lease_of
@@ -209,11 +209,11 @@ class SQLiteStore(BaseStore):
         if changes.tasks:
             self._add_task_rows(writer, changes.tasks, writing, alone)
         for attempt in changes.attempts:
-            run_id = attempt.run_id
-            if run_id not in writing.touched and run_id not in runs:
-                runs[run_id] = self._rows.run(writer, run_id)  # nothing else of it changes: this row takes the seal
-            known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
+            known = self._beside_tasks(writer, attempt.run_id, runs, writing, alone)
             writing.size += self._rows.write_attempt(writer, known, attempt)
+        for note in changes.notes:
+            known = self._beside_tasks(writer, note.run_id, runs, writing, alone)
+            writing.size += self._rows.add_note(writer, known, note)
         rows: list[tuple[Any, ...]] = []
         for run_id, run in runs.items():
             known = writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
@@ -230,6 +230,14 @@ class SQLiteStore(BaseStore):
         for known in writing.touched.values():
             return None, (known.no, known.commits), writing.size
         return None, None, writing.size
+
+    def _beside_tasks(
+        self, writer: sqlite3.Connection, run_id: str, runs: dict[str, RunRecord], writing: Writing, alone: int | None
+    ) -> Known:
+        """What is known of a run of which rows are written that take no seal."""
+        if run_id not in writing.touched and run_id not in runs:
+            runs[run_id] = self._rows.run(writer, run_id)  # nothing else of it changes: this row takes the seal
+        return writing.touched.get(run_id) or self._open_run(writer, run_id, writing, alone)
 
     def _open_run(self, writer: sqlite3.Connection, run_id: str, writing: Writing, alone: int | None) -> Known:
         """What is known of a run that this commit writes to for the first time."""
@@ -445,6 +453,10 @@ class SQLiteStore(BaseStore):
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
         return self._file.read(lambda reader: self._rows.attempts(reader, run_id))
+
+    def read_notes(self, run_id: str) -> list[NoteRecord]:
+        """See `Store.read_notes`."""
+        return self._file.read(lambda reader: self._rows.notes(reader, run_id))
 
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`. A run whose row is damaged is left out, with a warning in the log: it hides no other."""

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 from .codec import ValueCodec
 from .errors import InvalidOptionError, OwnershipLostError, RunNotFoundError, RunOwnedError, StoreError, UnknownTaskError, closest
 from .late_dataclass import dataclass
-from .models import Attempt, ExecutionState, TaskInstance, WorkflowRun
+from .models import Attempt, ExecutionState, StateChange, TaskInstance, TaskType, WorkflowRun
 from .options import seconds_of
-from .records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
-from .views import attempts, task_instance, task_record, to_moment, workflow_run
+from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
+from .views import Workers, attempts, task_instance, task_record, to_moment, workflow_run
 
 if TYPE_CHECKING:
     from .asks import Later
@@ -149,6 +149,14 @@ class Store(Protocol):
         """
         ...
 
+    def read_notes(self, run_id: str) -> list[NoteRecord]:
+        """The notes of a run, in the order in which they were added.
+
+        Raises:
+            RunNotFoundError: there is no such run.
+        """
+        ...
+
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """All runs, or those of one parent; newest first, and of runs made in the same microsecond the last committed first."""
         ...
@@ -263,6 +271,31 @@ class Store(Protocol):
 
     def list_attempts(self, run_id: str, task_id: str | None = None) -> list[Attempt]:
         """The history of a run's attempts, or of one task's, in order.
+
+        Raises:
+            RunNotFoundError: there is no such run (a KeyError).
+            UnknownTaskError: the run has no such task (a KeyError).
+        """
+        ...
+
+    def history(self, run_id: str, task_id: str | None = None) -> list[StateChange]:
+        """What became of a run and its tasks, or of one task, in order of time: each change of a state, with its time and worker.
+
+        The run was made, begun, interrupted, continued, ended or set back; a task's attempt began and ended; a task was skipped,
+        cancelled or set back. Subflows' runs have histories of their own.
+
+        Nothing is written for it but a note whenever somebody drives the run, stops it or sets it back; all else follows from
+        what is stored anyway. So some things are not known:
+
+        - When a process died. The interruption is told at the moment at which the run was continued.
+        - Of a reset of many tasks, where each stood that is not among the first hundred and had no attempt: skipped, say.
+        - What people wrote by `save` or `update_task`, but for the state that came of it.
+        - Of what older versions wrote: who the workers were, when a run was interrupted or set back and when it had ended before
+          that. A change that must have been is told at the latest moment at which it can have been, if there is one.
+
+        Args:
+            run_id: the run; it may be that of a subflow.
+            task_id: only this task's changes.
 
         Raises:
             RunNotFoundError: there is no such run (a KeyError).
@@ -530,6 +563,11 @@ class BaseStore(ABC):
     def read_attempts(self, run_id: str) -> list[AttemptRecord]:
         """See `Store.read_attempts`."""
 
+    def read_notes(self, run_id: str) -> list[NoteRecord]:
+        """See `Store.read_notes`. By default none are kept: then nobody knows who drove a run, or when it was set back."""
+        self.read_run(run_id)
+        return []
+
     @abstractmethod
     def read_runs(self, parent_run_id: str | None = None) -> list[RunRecord]:
         """See `Store.read_runs`."""
@@ -648,21 +686,50 @@ class BaseStore(ABC):
 
     def list_attempts(self, run_id: str, task_id: str | None = None) -> list[Attempt]:
         """See `Store.list_attempts`."""
+        tasks, archived = self._tasks_and_attempts(run_id, task_id)
+        notes = [note for of_run in self._notes_of_tree(self.read_run(run_id)) for note in of_run]
+        return attempts(tasks, archived, self._codec, Workers(notes))
+
+    def _tasks_and_attempts(self, run_id: str, task_id: str | None) -> tuple[list[TaskRecord], list[AttemptRecord]]:
+        """All tasks of a run, or one of them, and their attempts but for the latest ones."""
         tasks = self.read_tasks(run_id)
         archived = self.read_attempts(run_id)
         if task_id is not None:
             only = self._task(tasks, run_id, task_id)
             tasks = [only]
             archived = [attempt for attempt in archived if attempt.position == only.position]
-        return attempts(tasks, archived, self._codec)
+        return tasks, archived
+
+    def _notes_of_tree(self, run: RunRecord) -> list[list[NoteRecord]]:
+        """The notes of a run and of those that it is a subflow of, with which it was driven; its own first."""
+        found = [self.read_notes(run.id)]
+        seen = {run.id}
+        while run.parent_run_id is not None and run.parent_run_id not in seen and self.exists(run.parent_run_id):
+            kinds = {task.task_id: task.type for task in self.read_tasks(run.parent_run_id)}
+            if kinds.get(run.parent_task_id or "") is not TaskType.FLOW:  # somebody only said that it belongs there
+                break
+            seen.add(run.parent_run_id)
+            run = self.read_run(run.parent_run_id)
+            found.append(self.read_notes(run.id))
+        return found
+
+    def history(self, run_id: str, task_id: str | None = None) -> list[StateChange]:
+        """See `Store.history`."""
+        from .history import history_of  # late: few programs look back
+
+        run = self.read_run(run_id)
+        own, *around = self._notes_of_tree(run)
+        tasks, archived = self._tasks_and_attempts(run_id, task_id)
+        return history_of(run, tasks, archived, own, [note for notes in around for note in notes], of_run_too=task_id is None)
 
     def check(self) -> list[str]:
-        """See `Store.check`. By default: whether every run can be read, with its tasks and attempts."""
+        """See `Store.check`. By default: whether every run can be read, with its tasks, attempts and notes."""
         found: list[str] = []
         for run in self.read_runs():
             try:
                 self.read_tasks(run.id)
                 self.read_attempts(run.id)
+                self.read_notes(run.id)
             except StoreError as error:
                 found.append(str(error))
         return found

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from .codec import ValueCodec, clean
-from .models import Attempt, AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
-from .records import AttemptRecord, RunRecord, TaskRecord
+from .models import Attempt, AttemptResult, ExecutionState, LogEntry, NoteKind, TaskInstance, TaskType, WorkflowRun
+from .records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
@@ -17,6 +18,11 @@ _MICROSECOND = timedelta(microseconds=1)
 def to_datetime(moment: int | None) -> datetime | None:
     """Microseconds since 1970 as an aware UTC datetime."""
     return None if moment is None else _EPOCH + timedelta(microseconds=moment)
+
+
+def moment_of(moment: int) -> datetime:
+    """The same where it is known."""
+    return _EPOCH + timedelta(microseconds=moment)
 
 
 def to_moment(when: datetime | None) -> int | None:
@@ -168,41 +174,77 @@ class TaskTable(Mapping[str, TaskInstance]):
         return dict, (dict(self),)
 
 
+class Workers:
+    """Who drove a run at which time, as notes tell it: one drives at a time, until the next one begins.
+
+    Args:
+        notes: those of the run, and of the runs that it is a subflow of.
+    """
+
+    def __init__(self, notes: Iterable[NoteRecord]) -> None:
+        drives = sorted((note.at, note.by) for note in notes if note.kind is NoteKind.DRIVE and note.by is not None)
+        self._times = [at for at, _ in drives]
+        self._names = [name for _, name in drives]
+
+    def __repr__(self) -> str:
+        return f"<Workers: {len(self._names)}>"
+
+    def at(self, moment: int | None) -> str | None:
+        """Who drove it then."""
+        found = 0 if moment is None else bisect_right(self._times, moment)
+        return self._names[found - 1] if found else None
+
+
 _RESULTS = {
     ExecutionState.RUNNING: AttemptResult.RUNNING,
     ExecutionState.SUCCESS: AttemptResult.SUCCESS,
     ExecutionState.FAILED: AttemptResult.FAILED,
+    ExecutionState.SKIPPED: AttemptResult.SKIPPED,
 }
 
 
-def attempts(tasks: Iterable[TaskRecord], archived: Iterable[AttemptRecord], codec: ValueCodec) -> list[Attempt]:
+def attempt_records(tasks: Iterable[TaskRecord], archived: Iterable[AttemptRecord]) -> list[AttemptRecord]:
     """All attempts of the given tasks in order: those that were archived, and the latest, which the task itself holds."""
-    found: dict[tuple[int, int], Attempt] = {}
-    for old in archived:
-        found[old.position, old.number] = Attempt(
-            task_id=old.task_id,
-            number=old.number,
-            try_number=old.try_number,
-            result=old.result,
-            start_date=to_datetime(old.started),
-            end_date=to_datetime(old.ended),
-            error=old.error,
-            reason=old.reason,
-            logs=tuple(decode_logs(old.logs, codec)),
-        )
+    found = {(old.position, old.number): old for old in archived}
     for task in tasks:
         result = _RESULTS.get(task.state)
         key = (task.position, task.attempts)
-        if result is not None and task.attempts and key not in found:
-            found[key] = Attempt(
-                task_id=task.task_id,
-                number=task.attempts,
-                try_number=task.try_number,
-                result=result,
-                start_date=to_datetime(task.started),
-                end_date=to_datetime(task.ended),
-                error=task.error,
-                reason=task.reason,
-                logs=tuple(decode_logs(task.logs, codec)),
-            )
+        if result is None or not task.attempts or key in found:
+            continue
+        if result is AttemptResult.SKIPPED and task.started is None:  # set back, and skipped before another attempt
+            continue
+        found[key] = AttemptRecord(
+            task.run_id,
+            task.task_id,
+            task.position,
+            task.attempts,
+            task.try_number,
+            result,
+            task.started,
+            task.ended,
+            task.error,
+            task.reason,
+            task.logs,
+        )
     return [found[key] for key in sorted(found)]
+
+
+def attempts(
+    tasks: Iterable[TaskRecord], archived: Iterable[AttemptRecord], codec: ValueCodec, workers: Workers
+) -> list[Attempt]:
+    """All attempts of the given tasks in order, as models."""
+    return [
+        Attempt(
+            task_id=record.task_id,
+            number=record.number,
+            try_number=record.try_number,
+            result=record.result,
+            start_date=to_datetime(record.started),
+            end_date=to_datetime(record.ended),
+            error=record.error,
+            reason=record.reason,
+            logs=tuple(decode_logs(record.logs, codec)),
+            worker=workers.at(record.started),
+        )
+        for record in attempt_records(tasks, archived)
+    ]

@@ -15,17 +15,17 @@ from typing import Any
 
 from .. import Changes, JsonStore, RunNotFoundError, SQLiteStore, Store, StoreError
 from ..models import ExecutionState
-from ..testing.store_contract import a_run, a_task, an_attempt
+from ..testing.store_contract import a_note, a_run, a_task, an_attempt
 from .power_cuts import lay_out
 
-Image = tuple[Any, Any, Any]
+Image = tuple[Any, Any, Any, Any]
 Files = dict[str, bytes]
 GRAPH = '{"load":["' + "x" * 700 + '"]}'
 
 
 def image(store: Store, run_id: str) -> Image:
     """All that is stored of a run."""
-    return store.read_run(run_id), store.read_tasks(run_id), store.read_attempts(run_id)
+    return store.read_run(run_id), store.read_tasks(run_id), store.read_attempts(run_id), store.read_notes(run_id)
 
 
 class Sample:
@@ -63,6 +63,8 @@ class Sample:
         changes = Changes(tasks=[a_task(rng.randint(0, 2), run_id, output=text) for run_id in run_ids])
         if rng.random() < 0.4:
             changes.attempts.append(an_attempt(number + 1, run_id=run_ids[0], error=text))
+        if rng.random() < 0.4:
+            changes.note(a_note(run_id=run_ids[-1], at=number, detail=text))
         return changes
 
     @staticmethod

@@ -36,6 +36,7 @@ from .. import (
     WorkflowRun,
 )
 from ..models import TERMINAL_STATES
+from .histories import check_history
 from .shapes import PARAMS, SHAPES, Drawing, Drawn, build, expected, outcome, paths, random_drawing, unruly
 from .stepped_loop import Hang, LoopClock, SteppedLoop, TurnWorker, turns_for_threads
 
@@ -517,6 +518,11 @@ class World:
             self.ledger.broke(f"G3: it came to\n{found}\nand not to\n{wanted}")
         if not self.ledger.is_at_rest():
             self.ledger.broke("something is left that says it is at work")
+        for run_id in self.disk.list_runs():
+            try:
+                check_history(self.disk, run_id)
+            except AssertionError as error:
+                self.ledger.broke(f"the history of {run_id!r}: {error}")
 
 
 def simulate(seed: int, shape: str | None = None, calm: bool = False) -> Counter[str]:

@@ -170,6 +170,18 @@ def test_nothing_is_read_for_a_task(tmp_path: Path) -> None:
     assert asked.pop() <= 20  # all to find, claim and read the run itself: 17 to 19, counted while this was written
 
 
+@pytest.mark.parametrize("tasks", [1, 100])
+def test_a_drive_takes_one_note(tasks: int, tmp_path: Path) -> None:
+    """However many tasks and subflows it has; it is written with the commit that begins the run, and not updated."""
+    with SQLiteStore(tmp_path / "runs.db", sync_interval=None) as store:
+        flow = declare(chain, tasks, store)
+        flow.add_subflow_definition("inside", declare(chain, tasks, store))
+        counted = Statements(store)
+        run_of(flow).raise_for_failure()
+        assert counted.written["INSERT run_notes"] == 1
+        assert [kind for kind in counted.written if kind.endswith("run_notes") and kind != "INSERT run_notes"] == []
+
+
 # --- rows read ---
 
 

@@ -16,6 +16,7 @@ from .. import (
     RetryPolicy,
     RunMismatchError,
     RunNotFoundError,
+    SkipTask,
     Store,
     TriggerRule,
     UnknownTaskError,
@@ -256,6 +257,35 @@ async def test_a_task_that_a_branch_did_not_choose_says_what_it_chose(store: Sto
     assert told(flow, "after no")[1] == (
         "The cause: 'no' was skipped (branch 'decide' did not choose it), so 'after no' was skipped."
     )
+
+
+async def test_a_task_that_said_itself_that_it_need_not_run_says_why(store: Store, clock: FakeClock) -> None:
+    async def nothing_new(ctx: Context) -> None:
+        if ctx.attempt_number == 0:
+            raise ValueError("at first")
+        raise SkipTask("nothing new")
+
+    def on_sundays(ctx: Context) -> bool:
+        return False
+
+    flow = AsyncFlow("flow", store, clock=clock).add_task_definition("fetch", nothing_new, max_retries=1)
+    flow.add_task_definition("load", returns(1), dependencies=["fetch"])
+    flow.add_task_definition("clean", returns(1), run_if=on_sundays)
+    await ended(flow)
+    assert told(flow, "fetch") == [
+        f"'fetch' was skipped at {NOW} by its own word: nothing new.",
+        f"Attempt 1, begun at {NOW}, failed after 0 ms: ValueError: at first.",
+        f"Attempt 2, begun at {NOW}, was skipped after 0 ms: nothing new.",
+        "flow.retry('run', 'fetch') runs it, if what is upstream lets it.",
+    ]
+    assert told(flow, "load")[:2] == [
+        f"'load' was skipped at {NOW}: its trigger rule all_success asks that all its upstreams succeed, "
+        "and 'fetch' was skipped.",
+        "The cause: 'fetch' was skipped (nothing new), so 'load' was skipped.",
+    ]
+    first = told(flow, "clean")[0]
+    assert first.startswith(f"'clean' was skipped at {NOW} by its own word: run_if (")
+    assert first.endswith("on_sundays) said no.")
 
 
 async def test_a_task_that_the_flow_lost_says_so(store: Store, clock: FakeClock) -> None:

@@ -13,11 +13,12 @@ import pytest
 
 from .. import AttemptResult, Changes, JsonStore, RunNotFoundError, State, StoreDamagedError, StoreError, StoreFormatError
 from ..json_journal import SECTOR
-from ..testing.store_contract import a_run, a_task, an_attempt, snapshot
+from ..testing.store_contract import NOON, a_note, a_run, a_task, an_attempt, snapshot
+from .histories import check_history, told
 from .json_folders import HookedFiles, damaged, files_in, found_in
 
 ENDED = a_run(state=State.SUCCESS)
-SAMPLES = Path(__file__).parent / "samples" / "version_1" / "json"
+SAMPLES, SAMPLES_2 = (Path(__file__).parent / "samples" / version / "json" for version in ("version_1", "version_2"))
 
 
 @pytest.fixture
@@ -339,7 +340,7 @@ def test_a_damaged_readable_file_is_named(store: JsonStore, folder: Path) -> Non
         "\0" * len(text),
         text.replace('"success"', '"paused"'),
         text.replace('"position"', '"place"'),
-        text.replace('"version": 2', '"version": null'),
+        text.replace('"version": 3', '"version": null'),
         text.replace('"state": "scheduled"', '"state": 5'),
     ):
         assert broken != text
@@ -428,7 +429,7 @@ def test_every_value_of_version_1_is_read(version_1: Path) -> None:
 
 
 def test_version_1_goes_on(version_1: Path) -> None:
-    """A run of version 1 that goes on is written in version 2; copies of its files stay, and nothing is lost."""
+    """A run of version 1 that goes on is written in the present one; copies of its files stay, and nothing is lost."""
     with JsonStore(version_1) as store:
         before = snapshot(store)
         for run_id in ("unfinished", "failed"):
@@ -437,14 +438,14 @@ def test_version_1_goes_on(version_1: Path) -> None:
             assert store.read_tasks(run_id) == [*before[run_id][1], a_task(9, run_id)]
         names = files_in(version_1)
         assert names["unfinished.journal.v1.bak"] == (SAMPLES / "unfinished.journal").read_bytes()
-        assert json.loads(names["unfinished.json"])["version"] == 2
+        assert json.loads(names["unfinished.json"])["version"] == 3
         assert names["failed.json"] == (SAMPLES / "failed.json").read_bytes()
         run = store.read_run("failed")
         lease = store.claim("failed", force=True)
         store.commit(Changes(runs=[run], lease=lease, flush=True, release=True))
     names = files_in(version_1)
     assert names["failed.json.v1.bak"] == (SAMPLES / "failed.json").read_bytes()
-    assert json.loads(names["failed.json"])["version"] == 2
+    assert json.loads(names["failed.json"])["version"] == 3
     after = found_in(version_1)
     for run_id, (run, tasks, attempts) in ((run_id, row) for run_id, row in before.items() if run_id != "order"):
         added = [a_task(9, run_id)] if run_id in ("unfinished", "failed") else []
@@ -498,6 +499,84 @@ def test_damage_of_version_1_is_found_as_version_1_did(version_1: Path) -> None:
     journal.write_bytes(data[:hole] + bytes(SECTOR) + data[hole + SECTOR :])
     with JsonStore(version_1) as store, pytest.raises(StoreDamagedError):
         store.load("unfinished")
+
+
+# --- version 2 ---
+
+
+@pytest.fixture
+def version_2(folder: Path) -> Path:
+    """A folder as version 2 left it: it kept no notes. `retried` was set back, `continued` cut off, both by other processes."""
+    shutil.copytree(SAMPLES_2, folder)
+    return folder
+
+
+def test_every_value_of_version_2_is_read(version_2: Path) -> None:
+    """Its runs are listed and read, folded ones and journals, with what they tell of their past; not a byte changes by that."""
+    with JsonStore(version_2) as store:
+        assert store.check() == []
+        assert len(store.list_runs()) == 10
+        for run_id in store.list_runs():
+            assert store.read_notes(run_id) == []
+            check_history(store, run_id)
+            assert {attempt.worker for attempt in store.list_attempts(run_id)} == {None}
+        assert told(store, "retried", "last") == [
+            "last scheduled>running 1",
+            "last running>failed 1",
+            "last failed>scheduled 1",
+            "last scheduled>running 2",
+            "last running>success 2",
+        ]
+        assert told(store, "continued", "last")[1:3] == ["last running>scheduled 1", "last scheduled>running 2"]
+    assert files_in(version_2) == {path.name: path.read_bytes() for path in SAMPLES_2.iterdir()}
+
+
+def test_version_2_goes_on(version_2: Path, tmp_path: Path) -> None:
+    """A run of version 2 that goes on is written in the present one; copies of its files stay, and nothing is lost."""
+    before = found_in(version_2)
+    with JsonStore(version_2) as store:
+        for run_id in ("unfinished", "failed"):
+            lease = store.claim(run_id)
+            store.commit(Changes(notes=[a_note(run_id=run_id)], lease=lease, release=run_id == "unfinished"))
+        run = store.read_run("failed")
+        store.commit(Changes(runs=[run], lease=lease, flush=True, release=True))
+        store.backup(tmp_path / "copy")
+    names = files_in(version_2)
+    assert names["unfinished.journal.v2.bak"] == (SAMPLES_2 / "unfinished.journal").read_bytes()
+    assert names["failed.json.v2.bak"] == (SAMPLES_2 / "failed.json").read_bytes()
+    assert "unfinished.json.v2.bak" not in names
+    assert {json.loads(names[name])["version"] for name in ("unfinished.json", "failed.json")} == {3}
+    assert json.loads(names["finished.json"])["version"] == 2
+    expected = {**before, "notes": {run_id: [a_note(run_id=run_id)] for run_id in ("failed", "unfinished")}}
+    assert found_in(version_2) == found_in(tmp_path / "copy") == expected
+    with JsonStore(version_2) as store:
+        assert store.check() == []
+        assert "failed" in store.prune()
+    assert not [name for name in files_in(version_2) if name.startswith("failed")]
+
+
+def test_a_file_that_says_another_version_than_its_own_is_damaged(store: JsonStore, folder: Path) -> None:
+    """The version is summed up with the rest: a 3 that became a 2 does not take the notes away."""
+    store.commit(Changes(new_runs=[ENDED], notes=[a_note()], flush=True))
+    store.close()
+    path = folder / "run.json"
+    text = path.read_text()
+    for version in (1, 2):
+        path.write_text(text.replace('"version": 3', f'"version": {version}'))
+        is_refused(folder, "run.json")
+
+
+def test_a_note_that_was_changed_added_or_taken_out_is_found(store: JsonStore, folder: Path) -> None:
+    """In the readable file, as in the journal."""
+    store.commit(Changes(new_runs=[ENDED], notes=[a_note(by="somebody"), a_note(at=NOON + 1)], flush=True))
+    store.close()
+    path = folder / "run.json"
+    tree = json.loads(path.read_text())
+    notes: list[dict[str, Any]] = tree["notes"]
+    edits: list[list[dict[str, Any]]] = [[], notes[:1], [*notes, notes[0]], notes[::-1], [{**notes[0], "by": "no"}, notes[1]]]
+    for changed in (*edits, [{}]):
+        path.write_text(json.dumps({**tree, "notes": changed}))
+        is_refused(folder, "run.json")
 
 
 def test_a_foreign_journal_of_nuls_and_more(folder: Path) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
 import pytest
 
-from .. import AttemptResult, ExecutionState, TaskType
+from .. import AttemptResult, ExecutionState, NoteKind, TaskType
 from ..json_folded import folded
-from ..json_format import Content, Ownership, Row, attempt_row, parse_folded, parse_head, task_row
-from ..records import AttemptRecord, RunRecord, TaskRecord
+from ..json_format import Content, Ownership, Row, attempt_row, note_row, parse_folded, parse_head, task_row
+from ..records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 
 MOMENTS = [0, 1, -1, 1_795_419_342_000_000, 1_795_419_342_000_007, 1_795_419_342_123_456]
 TEXTS = ["t", "größe", 'a "b" \\ /', "\x7f\x00", "\ud800", "\U0001f40d", "</script>", ""]
@@ -20,6 +21,9 @@ VALUES = [
     *["null", "true", "0", "-1", "123456789012345678", "1234567890123456789012", "1.5", "-0.0", "1e+300"],
     *['""', '"a b"', '"a\\"b"', '"größe"', '"\\ud800"', '"\x7f"', "[]", "{}", '[1,[2,"x"]]', '{"b":{"d":1,"c":"ü"},"a":[]}'],
 ]
+
+
+LISTS = ("tasks", "attempts", "notes")
 
 
 def a_plain_task(position: int) -> TaskRecord:
@@ -55,10 +59,11 @@ def an_odd_task(random: Random, position: int) -> TaskRecord:
     return task
 
 
-def a_content(tasks: list[TaskRecord], attempts: list[AttemptRecord]) -> Content:
+def a_content(tasks: list[TaskRecord], attempts: list[AttemptRecord], notes: Sequence[NoteRecord] = ()) -> Content:
     content = Content(RunRecord("run", "größe", '{"a":[1]}', "", 5), order=7, owner=Ownership("me", 3, 9), folds=2)
     content.tasks = {task.position: task_row(task) for task in tasks}
     content.attempts = {(attempt.position, attempt.number): attempt_row(attempt) for attempt in attempts}
+    content.notes = [note_row(note) for note in notes]
     content.commits = {"session": 3}
     content.beside = {"b", "a"}
     return content
@@ -70,8 +75,8 @@ def checksums_of(tree: dict[str, Any]) -> list[str]:
     def summed(data: Any) -> bytes:
         return json.dumps(data, sort_keys=True, separators=(",", ":")).encode() + b"\n"
 
-    head = summed({name: data for name, data in tree.items() if name not in ("checksums", "tasks", "attempts")})
-    rows = [summed(data) for part in ("tasks", "attempts") for data in (len(tree[part]), *tree[part])]
+    head = summed({name: data for name, data in tree.items() if name not in ("checksums", *LISTS)})
+    rows = [summed(data) for part in LISTS for data in (len(tree[part]), *tree[part])]
     return [f"{zlib.crc32(head):08x}", f"{zlib.crc32(head + b''.join(rows)):08x}"]
 
 
@@ -90,17 +95,27 @@ def test_what_is_folded_is_what_json_would_write_and_is_read_again(seed: int) ->
         AttemptRecord("run", random.choice(TEXTS), at, 1, 0, AttemptResult.FAILED, random.choice(MOMENTS), None, "e", None, None)
         for at in range(random.choice([0, 1, 64, 70]))
     ]
-    content = a_content(tasks, attempts)
+    notes = [
+        random.choice(
+            [
+                NoteRecord("run", kind, at),
+                NoteRecord("run", kind, at, "me", random.choice(TEXTS), at, ExecutionState.FAILED, 9, "[1]"),
+            ]
+        )
+        for kind in NoteKind
+        for at in range(random.choice([0, 1, 70]))
+    ]
+    content = a_content(tasks, attempts, notes)
     data = folded(content)
     is_read_as(content, data)
     tree = json.loads(data)
     assert tree["checksums"] == checksums_of(tree)
     assert parse_head(b"".join(data.splitlines(keepends=True)[:2]), "run.json", "store").run == content.run
-    lines = [json.dumps(row, ensure_ascii=False) for part in (tree["tasks"], tree["attempts"]) for row in part]
+    parts = [[json.dumps(row, ensure_ascii=False) for row in tree[name]] for name in LISTS]
     shown = data.decode().split('\n "tasks": ')[1]
-    if not any(0xD800 <= ord(sign) < 0xE000 for line in lines for sign in line):  # those have to be escaped
-        first, second = ("[\n  " + ",\n  ".join(part) + "\n ]" if part else "[]" for part in (lines[:150], lines[150:]))
-        assert shown == f'{first},\n "attempts": {second}\n}}\n'
+    if not any(0xD800 <= ord(sign) < 0xE000 for part in parts for line in part for sign in line):  # those have to be escaped
+        first, second, third = ("[\n  " + ",\n  ".join(part) + "\n ]" if part else "[]" for part in parts)
+        assert shown == f'{first},\n "attempts": {second},\n "notes": {third}\n}}\n'
 
 
 def test_a_plain_task_and_an_odd_one_say_the_same_of_what_they_share() -> None:
@@ -120,9 +135,11 @@ def test_rows_stay_rows() -> None:
     """What was read is kept as what is written is kept: one can be compared with the other."""
     task, attempt = a_plain_task(0), AttemptRecord("run", "t", 0, 1, 0, AttemptResult.FAILED, 1, 2, None, None, None)
     read, written = Content(), Content()
-    rows: dict[str, list[Row]] = {"tasks": [task_row(task)], "attempts": [attempt_row(attempt)]}
+    note = NoteRecord("run", NoteKind.RESET, 3, task_id="t", state=ExecutionState.FAILED)
+    rows: dict[str, list[Row]] = {"tasks": [task_row(task)], "attempts": [attempt_row(attempt)], "notes": [note_row(note)]}
     read.apply(json.loads(json.dumps(rows)), version=2)
     written.apply_written(dict(rows))
     assert read == written
     assert read.task_records() == [task]
     assert read.attempt_records() == [attempt]
+    assert read.note_records() == [note]

@@ -63,7 +63,7 @@ def test_a_commit_is_one_line_of_the_journal(store: JsonStore, folder: Path) -> 
         assert (int(length, 16), int(checksum, 16)) == (len(text), zlib.crc32(text, before))
         before = int(checksum, 16)
         entries.append(json.loads(text))
-    assert (entries[0]["format"], entries[0]["version"], entries[0]["run"][0]) == ("night-batch run", 2, "nightly-1")
+    assert (entries[0]["format"], entries[0]["version"], entries[0]["run"][0]) == ("night-batch run", 3, "nightly-1")
     assert set(entries[1]) - {"synced"} == {"tasks", "attempts"}
 
 
@@ -132,7 +132,7 @@ def test_an_ended_run_is_one_readable_file(store: JsonStore, folder: Path) -> No
     assert list(files_in(folder)) == ["run.json"]
     text = (folder / "run.json").read_text(encoding="utf-8")
     tree = json.loads(text)
-    assert (tree["format"], tree["version"]) == ("night-batch run", 2)
+    assert (tree["format"], tree["version"]) == ("night-batch run", 3)
     assert tree["run"]["params"] == {"rows": 3}
     assert tree["run"]["graph"] == {"load": []}
     assert tree["run"]["started"] == "2023-11-14T22:13:20+00:00"
@@ -277,7 +277,7 @@ def test_a_newer_version_is_refused(
         assert older.list_runs() == []
         assert name in caplog.text
         for use in (lambda: older.load("run"), lambda: older.commit(Changes(runs=[a_run()]))):
-            with pytest.raises(StoreVersionError, match=rf"{name} has version 999.*up to 2"):
+            with pytest.raises(StoreVersionError, match=rf"{name} has version 999.*up to 3"):
                 use()
     assert files_in(folder) == files
 

@@ -24,8 +24,8 @@ from .. import (
     Store,
     TriggerRule,
 )
-from ..models import TERMINAL_STATES
-from ..records import Ask
+from ..models import TERMINAL_STATES, ExecutionState
+from ..records import Ask, TaskRecord
 from .attempts import until
 from .conftest import Effects, FakeClock, around_commits, fails, flaky, make_store, returns
 from .conftest import run as run_flow
@@ -195,7 +195,7 @@ def conditional_flow(rng: random.Random, effects: Effects, **options: Any) -> tu
     for at in range(number):
         task_id = f"t{at}"
         after = [other for other in upstreams if rng.random() < 0.4]
-        kind = rng.choice(["plain", "plain", "fails", "branch", "list", "map", "map"])
+        kind = rng.choice(["plain", "fails", "branch", "list", "list", "map", "map", "map"])
         said: dict[str, Any] = {"trigger_rule": rng.choice(["all_success", *RULES])}
         if kind == "map" and lists:
             over = said["map_over"] = rng.choice(lists)
@@ -409,3 +409,203 @@ async def test_the_run_of_a_subflow_has_a_plan_too(store: Store, clock: FakeCloc
     assert child_run_id is not None
     inner.manual_retry(child_run_id, "a", reset_downstream=True)
     assert kinds(inner.plan(child_run_id)) == {"run": ("a", "b")}
+
+
+# --- subflows that are tried again, and what was changed by hand -----------------------------------------------------------
+
+
+async def test_what_failed_in_a_subflow_that_is_tried_again_would_run_again(store: Store, clock: FakeClock) -> None:
+    inner = AsyncFlow("inner").add_task_definition("bad", fails()).add_task_definition("good", returns(1))
+    inner.add_task_definition("after", returns(1), dependencies=["bad"])
+    flow = AsyncFlow("outer", store, clock=clock).add_subflow_definition("sub", inner, max_retries=1, retry_delay=9)
+    await drive(store, flow, 4)  # it waits for its second and last attempt
+    assert states(store) == {"sub": "scheduled", "sub.bad": "failed", "sub.good": "success", "sub.after": "skipped"}
+    plan = flow.plan("run")
+    assert kinds(plan) == {"reuse": ("sub.good",), "run": ("sub", "sub.bad", "sub.after")}
+    assert plan.why == {"sub": "its next attempt is due at 2023-11-14 22:13:29 UTC"}
+
+
+async def test_what_was_cancelled_in_a_subflow_comes_back_by_a_person_alone(store: Store, clock: FakeClock) -> None:
+    inner = AsyncFlow("inner").add_task_definition("a", flaky(99)).add_task_definition("b", returns(1), dependencies=["a"])
+    inner.add_task_definition("c", returns(1), dependencies=["b"])
+    flow = AsyncFlow("outer", store, clock=clock).add_subflow_definition("sub", inner, max_retries=1, retry_delay=9)
+    await drive(store, flow, 3)
+    flow.cancel_task("run", "sub.b")
+    await drive(store, flow, 3)
+    assert states(store) == {"sub": "scheduled", "sub.a": "failed", "sub.b": "cancelled", "sub.c": "skipped"}
+    plan = flow.plan("run")
+    assert kinds(plan) == {"run": ("sub", "sub.a"), "end": ("sub.c",), "keep": ("sub.b",)}
+    flow.manual_retry("run", "sub")
+    assert kinds(flow.plan("run")) == {"run": ("sub", "sub.a", "sub.b", "sub.c")}
+
+
+async def test_a_subflow_that_is_another_flow_now_begins_anew(store: Store, clock: FakeClock) -> None:
+    def of(name: str) -> AsyncFlow:
+        inner = AsyncFlow(name).add_task_definition("a", returns(1)).add_task_definition("b", returns(1), dependencies=["a"])
+        return AsyncFlow("outer", store, clock=clock).add_subflow_definition("sub", inner)
+
+    await drive(store, of("inner"), 4)
+    assert kinds(of("inner").plan("run")) == {"reuse": ("sub.a",), "run": ("sub", "sub.b")}
+    plan = of("another").plan("run")
+    assert plan.changed == ("sub",)
+    assert kinds(plan) == {"run": ("sub", "sub.a", "sub.b")}
+
+
+async def test_a_task_that_the_flow_has_again_would_run(store: Store, clock: FakeClock) -> None:
+    def of(*task_ids: str) -> AsyncFlow:
+        flow = AsyncFlow("flow", store, clock=clock).add_task_definition("a", flaky(99), max_retries=1, retry_delay=9)
+        for task_id in task_ids:
+            flow.add_task_definition(task_id, returns(1), dependencies=["a"])
+        return flow
+
+    await drive(store, of("b", "c"), 3)
+    assert kinds(of("b").plan("run")) == {"run": ("a", "b"), "drop": ("c",)}
+    around = around_commits(store, _crash_at(3))
+    with pytest.raises(Crash):
+        await of("b").run_until_complete("run", adopt_graph=True)
+    around()
+    plan = of("b").plan("run")
+    assert plan.why["c"] == "skipped: the flow's graph no longer has it; the flow no longer has it"
+    assert kinds(of("b", "c").plan("run")) == {"run": ("a", "b", "c")}
+
+
+def _crash_at(number: int) -> Callable[[Callable[[], None], Changes], None]:
+    commits = 0
+
+    def around(commit: Callable[[], None], changes: Changes) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == number:
+            raise Crash
+        commit()
+
+    return around
+
+
+# --- by the stored records: what takes more than one drive to come to ------------------------------------------------------
+
+
+def put(store: Store, flow: AsyncFlow, **found: str | tuple[str, str]) -> None:
+    """A run of the flow whose tasks stand so, and have these outputs (or, of mapped tasks, lists of items)."""
+    flow.init_run(run_id="run")
+    tasks = {task.task_id: task for task in store.read_tasks("run")}
+    for name, said in found.items():
+        state, text = said if isinstance(said, tuple) else (said, None)
+        record = tasks.get(name) or next(task for task_id, task in tasks.items() if task_id == name)
+        record.state = ExecutionState(state)
+        if state not in ("scheduled", "skipped"):
+            record.started, record.attempts = 1, 1
+        if text is not None and flow.definition.tasks[name].rules.map_over is not None:
+            record.input = text
+        else:
+            record.output = text
+    store.commit(Changes(tasks=list(tasks.values())))
+
+
+def put_items(store: Store, whole: str, states: str) -> None:
+    """Items of a mapped task: s for success, f for failed, c for cancelled, k for those that said themselves to be skipped."""
+    position = len(store.read_tasks("run"))
+    meant = {"s": "success", "f": "failed", "k": "skipped", "c": "cancelled", "w": "scheduled"}
+    items = [
+        TaskRecord(
+            "run", f"{whole}[{at}]", position + at, state=ExecutionState(meant[letter]), started=None if letter == "w" else 1
+        )
+        for at, letter in enumerate(states)
+    ]
+    store.commit(Changes(tasks=items))
+
+
+def test_the_items_of_a_map_that_goes_on_are_listed_one_by_one(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("rows", returns([1] * 5))
+    flow.add_task_definition("parse", returns(1), map_over="rows")
+    flow.add_task_definition("stream", returns(1), map_over="parse").add_task_definition(
+        "then", returns(1), dependencies=["stream"]
+    )
+    put(store, flow, rows=("success", "[1,1,1,1]"), parse=("running", "4"), stream=("running", "4"))
+    put_items(store, "parse", "sfkw")
+    put_items(store, "stream", "swww")
+    plan = flow.plan("run")
+    assert kinds(plan) == {
+        "reuse": ("rows", "parse[0]", "stream[0]"),
+        "run": ("parse", "parse[3]", "stream", "stream[3]", "then"),
+        "end": ("stream[1]", "stream[2]"),
+        "keep": ("parse[1]", "parse[2]"),
+    }
+    assert plan.why["stream[1]"] == "skipped: upstream parse[1] failed"
+
+
+def test_a_map_over_one_that_failed_but_has_its_items_would_run(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("rows", returns([1]))
+    flow.add_task_definition("parse", returns(1), map_over="rows").add_task_definition("stream", returns(1), map_over="parse")
+    put(store, flow, rows=("success", "[1,1]"), parse=("failed", "2"))
+    put_items(store, "parse", "sf")
+    assert kinds(flow.plan("run")) == {"reuse": ("rows",), "run": ("stream",), "keep": ("parse",)}
+    assert str(flow.explain("run", "stream")).startswith("'stream' has not begun, though it is ready: nothing upstream keeps it.")
+
+
+def test_of_a_map_in_a_subflow_that_is_tried_again_the_items_that_succeeded_stay(store: Store) -> None:
+    inner = AsyncFlow("inner", store).add_task_definition("rows", returns([1]))
+    inner.add_task_definition("parse", returns(1), map_over="rows")
+    flow = AsyncFlow("outer", store).add_subflow_definition("sub", inner, max_retries=1)
+    put(store, inner, rows=("success", "[1,1,1,1]"), parse=("failed", "4"))
+    put_items(store, "parse", "sfkc")
+    run = store.read_run("run")
+    run.state = ExecutionState.FAILED
+    store.commit(Changes(runs=[run]))
+    flow.init_run(run_id="outer")
+    (sub,) = store.read_tasks("outer")
+    sub.child_run_id, sub.started, sub.attempts = "run", 1, 1
+    store.commit(Changes(tasks=[sub]))
+    assert kinds(flow.plan("outer")) == {
+        "reuse": ("sub.rows", "sub.parse[0]"),
+        "run": ("sub", "sub.parse", "sub.parse[1]"),
+        "keep": ("sub.parse[2]", "sub.parse[3]"),
+    }
+
+
+def test_what_a_branch_did_not_choose_ends_and_counts_as_skipped(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("b", returns("yes"), branch=True).add_task_definition("x", fails())
+    flow.add_task_definition("yes", returns(1), dependencies=["b"]).add_task_definition("no", returns(1), dependencies=["b", "x"])
+    flow.add_task_definition("if failed", returns(1), dependencies=["no"], trigger_rule="all_failed")
+    flow.add_task_definition("if skipped", returns(1), dependencies=["no"], trigger_rule="all_skipped")
+    put(store, flow, b=("success", '["yes"]'), x="failed")
+    plan = flow.plan("run")
+    assert kinds(plan) == {"reuse": ("b",), "run": ("yes", "if skipped"), "end": ("no", "if failed"), "keep": ("x",)}
+    assert plan.why["no"] == "skipped: branch 'b' did not choose it"
+    assert plan.why["if skipped"] == "if its trigger rule all_skipped lets it"
+
+
+@pytest.mark.parametrize(("rule", "counts"), [("all_failed", False), ("all_skipped", True)])
+def test_what_was_skipped_by_a_branch_counts_as_skipped_though_an_upstream_failed(store: Store, rule: str, counts: bool) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("b", returns(None), branch=True).add_task_definition("x", fails())
+    flow.add_task_definition("no", returns(1), dependencies=["b", "x"])
+    flow.add_task_definition("then", returns(1), dependencies=["no"], trigger_rule=rule)
+    put(store, flow, b=("success", "null"), x="failed", no="skipped")
+    assert ("then" in flow.plan("run").run, "then" in flow.plan("run").end) == (counts, not counts)
+
+
+def test_while_a_branch_may_decide_it_is_open_as_what_a_task_will_count(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("b", returns(None), branch=True).add_task_definition("x", fails())
+    flow.add_task_definition("doomed", returns(1), dependencies=["b", "x"])
+    flow.add_task_definition("if skipped", returns(1), dependencies=["doomed"], trigger_rule="all_skipped")
+    put(store, flow, x="failed")
+    assert kinds(flow.plan("run")) == {"run": ("b", "if skipped"), "end": ("doomed",), "keep": ("x",)}
+    assert str(flow.explain("run", "doomed")).startswith("'doomed' waits for 'b', which has not ended.")
+
+
+def test_a_task_that_began_before_the_branch_beside_it_decided_goes_on(store: Store) -> None:
+    flow = AsyncFlow("flow", store).add_task_definition("b", returns(None), branch=True)
+    flow.add_task_definition("early", flaky(1), dependencies=["b"], trigger_rule="always", max_retries=1)
+    put(store, flow, b=("success", "null"), early="running")
+    assert kinds(flow.plan("run")) == {"reuse": ("b",), "run": ("early",)}
+
+
+def test_a_map_over_another_list_than_before_lists_its_items_anew(store: Store) -> None:
+    def over(task_id: str) -> AsyncFlow:
+        flow = AsyncFlow("flow", store).add_task_definition("rows", returns([1])).add_task_definition("others", returns([1]))
+        return flow.add_task_definition("parse", returns(1), map_over=task_id)
+
+    put(store, over("rows"), rows=("success", "[1]"), others=("success", "[1]"), parse=("running", "1"))
+    put_items(store, "parse", "w")
+    assert over("rows").plan("run").run == ("parse", "parse[0]")
+    assert over("others").plan("run").run == ("parse",)

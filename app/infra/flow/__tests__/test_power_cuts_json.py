@@ -19,8 +19,8 @@ import pytest
 
 from .. import AsyncFlow, Changes, Context, JsonStore, State, WorkflowRun
 from ..json_format import file_stem
-from ..records import AttemptRecord, Lease, RunRecord, TaskRecord
-from ..testing.store_contract import a_run, a_task, an_attempt
+from ..records import AttemptRecord, Lease, NoteRecord, RunRecord, TaskRecord
+from ..testing.store_contract import a_note, a_run, a_task, an_attempt
 from .json_folders import Recorder, RecordingFiles, UnsyncedFiles, kill
 from .power_cuts import Trace, cut, lay_out
 
@@ -29,8 +29,8 @@ from .power_cuts import Trace, cut, lay_out
 
 GRAPH = '{"load":["' + "x" * 300 + '"]}'
 
-Image = tuple[RunRecord, dict[int, TaskRecord], dict[int, AttemptRecord]]
-"""A run with its tasks and the attempts of its first task. The first task's reason is the number of the latest commit."""
+Image = tuple[RunRecord, dict[int, TaskRecord], dict[int, AttemptRecord], list[NoteRecord]]
+"""A run with its tasks, the attempts of its first task, and its notes. That task's reason is the number of the latest commit."""
 
 
 def image_in(store: JsonStore, run_id: str) -> Image:
@@ -38,6 +38,7 @@ def image_in(store: JsonStore, run_id: str) -> Image:
         store.read_run(run_id),
         {task.position: task for task in store.read_tasks(run_id)},
         {attempt.number: attempt for attempt in store.read_attempts(run_id)},
+        store.read_notes(run_id),
     )
 
 
@@ -97,10 +98,10 @@ class Life:
         images: dict[str, Image | None] = {}
         for run_id in run_ids:
             if run_id in new:
-                known: Image = a_run(run_id, parent_run_id=run_id.rpartition(".")[0] or None, graph=GRAPH), {}, {}
+                known: Image = a_run(run_id, parent_run_id=run_id.rpartition(".")[0] or None, graph=GRAPH), {}, {}, []
             else:
                 known = self.images[run_id]
-            run, tasks, attempts = known[0], dict(known[1]), dict(known[2])
+            run, tasks, attempts, notes = known[0], dict(known[1]), dict(known[2]), list(known[3])
             run = replace(run, state=State.SUCCESS if run_id in end else State.RUNNING, params=f'{{"n":{self.number}}}')
             (changes.new_runs if run_id in new else changes.runs).append(run)
             for position in sorted({0, rng.randrange(4)}):
@@ -110,7 +111,10 @@ class Life:
             if rng.random() < 0.3:
                 attempt = attempts[self.number] = an_attempt(self.number, 0, run_id, reason="x" * rng.randrange(600))
                 changes.attempts.append(attempt)
-            images[run_id] = (run, tasks, attempts)
+            if rng.random() < 0.3:
+                notes.append(a_note(run_id=run_id, at=self.number, detail="x" * rng.randrange(600)))
+                changes.note(notes[-1])
+            images[run_id] = (run, tasks, attempts, notes)
         root = run_ids[-1].split(".")[0]
         if root in self.leases and root not in new:
             which, changes.lease = self.leases[root]
@@ -286,9 +290,9 @@ def use(folder: Path, found: dict[str, Image]) -> None:
             runs = [replace(found[run_id][0], state=State.FAILED) for run_id in tree]
             store.commit(Changes(runs=runs, lease=lease, release=True, flush=True))
     with JsonStore(folder, files=UnsyncedFiles()) as store:
-        for run_id, (run, tasks, attempts) in found.items():
+        for run_id, (run, tasks, attempts, notes) in found.items():
             after = {**tasks, 9: a_task(9, run_id, reason="after")}
-            assert image_in(store, run_id) == (replace(run, state=State.FAILED), after, attempts)
+            assert image_in(store, run_id) == (replace(run, state=State.FAILED), after, attempts, notes)
         assert sorted(store.list_runs()) == sorted(found)
     left = {path.name.rpartition(".")[0] for path in folder.iterdir() if path.name.endswith((".journal", ".tmp"))}
     assert not left & {file_stem(run_id) for run_id in found}

@@ -21,13 +21,13 @@ import pytest
 pytest.importorskip("apsw", reason="the disk is simulated below an SQLite of apsw's")
 
 from .. import Changes, SQLiteStore, State, sqlite_file, witness  # noqa: E402, witness
-from ..records import AttemptRecord, Lease, RunRecord, TaskRecord  # noqa: E402
-from ..testing.store_contract import a_run, a_task, an_attempt  # noqa: E402
+from ..records import AttemptRecord, Lease, NoteRecord, RunRecord, TaskRecord  # noqa: E402
+from ..testing.store_contract import a_note, a_run, a_task, an_attempt  # noqa: E402
 from .power_cuts import Trace, cut, lay_out  # noqa: E402
 from .power_cuts_sqlite import Recorder, watched  # noqa: E402
 
-Image = tuple[RunRecord, dict[int, TaskRecord], dict[int, AttemptRecord]]
-"""A run with its tasks by position and the attempts of its first task by number."""
+Image = tuple[RunRecord, dict[int, TaskRecord], dict[int, AttemptRecord], list[NoteRecord]]
+"""A run with its tasks by position, the attempts of its first task by number, and its notes."""
 
 Images = dict[str, Image]
 
@@ -42,6 +42,7 @@ def images_in(store: SQLiteStore) -> Images:
             store.read_run(run_id),
             {task.position: task for task in store.read_tasks(run_id)},
             {attempt.number: attempt for attempt in store.read_attempts(run_id)},
+            store.read_notes(run_id),
         )
         for run_id in store.list_runs()
     }
@@ -98,9 +99,10 @@ class Life:
                 )
                 tasks: dict[int, TaskRecord] = {}
                 attempts: dict[int, AttemptRecord] = {}
+                notes: list[NoteRecord] = []
             else:
-                run, tasks, attempts = images[run_id]
-            tasks, attempts = dict(tasks), dict(attempts)
+                run, tasks, attempts, notes = images[run_id]
+            tasks, attempts, notes = dict(tasks), dict(attempts), list(notes)
             if run_id in new or run_id in end or rng.random() < 0.5:
                 run = replace(run, state=State.SUCCESS if run_id in end else State.RUNNING, params=f'{{"n":{len(self.after)}}}')
                 (changes.new_runs if run_id in new else changes.runs).append(run)
@@ -112,7 +114,10 @@ class Life:
                 number = len(attempts) + 1
                 attempts[number] = an_attempt(number, 0, run_id, error="x" * rng.randrange(600))
                 changes.attempts.append(attempts[number])
-            images[run_id] = (run, tasks, attempts)
+            if rng.random() < 0.3:
+                notes.append(a_note(run_id=run_id, at=len(self.after), detail="x" * rng.randrange(600)))
+                changes.note(notes[-1])
+            images[run_id] = (run, tasks, attempts, notes)
         root = run_ids[-1].split(".")[0]
         which = rng.randrange(2)
         if root in self.leases and root not in new:
@@ -254,10 +259,10 @@ def look(folder: Path, life: Life, trace: Trace, start: str) -> Images:
         roots = [run_id for run_id in found if "." not in run_id]
         for root in roots[:2]:
             lease = store.claim(root, force=True)
-            run, tasks, attempts = found[root]
+            run, tasks, attempts, notes = found[root]
             task = a_task(9, root, reason=start)
             store.commit(Changes(tasks=[task], lease=lease, release=True, flush=True))
-            found[root] = (run, {**tasks, 9: task}, attempts)
+            found[root] = (run, {**tasks, 9: task}, attempts, notes)
         assert images_in(store) == found
     return found
 

@@ -10,6 +10,7 @@ import pytest
 
 from .. import Changes, Store
 from .conftest import STORE_KINDS, FakeClock, around_commits, make_store
+from .histories import check_history
 from .shapes import PARAMS, Drawing, Nobody, build, expected, outcome, random_drawing
 
 SEEDS = {"memory": 120, "sqlite": 25, "json": 25}
@@ -59,4 +60,6 @@ async def test_a_run_that_crashes_again_and_again_ends_like_one_that_does_not(ki
     for store in (calm, stormy):
         successes = [attempt.task_id for attempt in store.list_attempts("run") if attempt.result == "success"]
         assert len(successes) == len(set(successes))
+        for run_id in store.list_runs():
+            check_history(store, run_id)
         store.close()

@@ -33,7 +33,7 @@ from .. import (
     witness,
 )
 from ..sqlite_schema import MIGRATIONS, row_crc
-from ..testing.store_contract import a_run, a_task, an_attempt, snapshot
+from ..testing.store_contract import a_note, a_run, a_task, an_attempt, snapshot
 from .test_sqlite_store import ask
 
 PAGE = 4096
@@ -51,7 +51,8 @@ def fill(store: SQLiteStore) -> None:
         run.state = State.RUNNING
         tasks = [a_task(position, run_id, state=State.SUCCESS, output=f"[{position}{', 0' * 20}]") for position in range(3)]
         attempts = [an_attempt(1, 0, run_id, error="ValueError: " + "x" * 300)]
-        store.commit(Changes(runs=[run], tasks=tasks, attempts=attempts, flush=run_id == RUNS[3]))
+        notes = [a_note(run_id=run_id, at=number, by="process 1 on host", detail="x" * 50) for number in range(3)]
+        store.commit(Changes(runs=[run], tasks=tasks, attempts=attempts, flush=run_id == RUNS[3], notes=notes))
 
 
 @pytest.fixture
@@ -142,7 +143,8 @@ def compare(path: Path, truth: dict[str, Any]) -> str:
             except StoreError:
                 refused += 1
             for run_id in RUNS:
-                for read, true in zip((store.read_run, store.read_tasks, store.read_attempts), truth[run_id]):
+                reads = (store.read_run, store.read_tasks, store.read_attempts, store.read_notes)
+                for read, true in zip(reads, (*truth[run_id], truth["notes"][run_id])):
                     try:
                         found: Any = read(run_id)
                         assert found == true, f"{found} and not {true}"
@@ -219,7 +221,7 @@ def test_a_flipped_bit_in_the_database(tmp_path: Path, seed: int) -> None:
     assert came_to["refused"], came_to
 
 
-@pytest.mark.parametrize("pages", [1000, 20, 9], ids=lambda pages: f"folded every {pages} pages")
+@pytest.mark.parametrize("pages", [1000, 20, 10], ids=lambda pages: f"folded every {pages} pages")
 def test_a_flipped_bit_in_what_a_kill_left(tmp_path: Path, pages: int) -> None:
     """SQLite drops all commits behind it, and finds nothing wrong; the store does."""
     came_to = flip_wal(tmp_path, Random(pages), 150, pages)
@@ -451,13 +453,26 @@ EDITS = {
         "UPDATE more SET number = 2",
         "INSERT INTO attempts SELECT * FROM more",
     ],
+    "a note removed": ["DELETE FROM run_notes WHERE key = (2 << 32) + 1"],
+    "the last note removed": ["DELETE FROM run_notes WHERE key = (2 << 32) + 2"],
+    "all notes removed": ["DELETE FROM run_notes WHERE key >> 32 = 2"],
+    "a note changed": ["UPDATE run_notes SET by = 'process 2 on host' WHERE key = (2 << 32) + 1"],
+    "a note of an unknown kind": [
+        "UPDATE run_notes SET kind = 'party' WHERE key = (2 << 32) + 1",
+        "UPDATE run_notes SET crc = row_crc(key, kind, at, by, task_id, tasks, state, ended, detail) WHERE key = (2 << 32) + 1",
+    ],
+    "a note added": [
+        "CREATE TABLE more AS SELECT * FROM run_notes WHERE key >> 32 = 2",
+        "UPDATE more SET key = key + 7",
+        "INSERT INTO run_notes SELECT * FROM more",
+    ],
     "bytes that are no text": ["UPDATE tasks SET output = CAST(x'2261ff62' AS TEXT) WHERE key >> 32 = 2"],
     "tasks of another run": [
         "UPDATE tasks SET key = key + (997 << 32) WHERE key >> 32 = 2",
         "UPDATE tasks SET key = key - (1 << 32) WHERE key >> 32 = 3",
     ],
 }
-"""What may be done to a run, and is found when its tasks or attempts are read."""
+"""What may be done to a run, and is found when its tasks, attempts or notes are read."""
 
 
 @pytest.mark.parametrize("statements", EDITS.values(), ids=EDITS)
@@ -470,6 +485,7 @@ def test_a_run_whose_rows_were_edited(path: Path, statements: list[str]) -> None
         with pytest.raises(StoreDamagedError, match=r"runs\.db.*('run1'|UTF-8)"):
             store.read_tasks("run1")
             store.read_attempts("run1")
+            store.read_notes("run1")
         assert any("run1" in problem for problem in store.check())
         found = {run_id: store.load(run_id) for run_id in RUNS if run_id not in ("run1", "run2")}
         assert len(found) == len(RUNS) - 2
@@ -548,20 +564,21 @@ def test_an_index_that_leads_astray(path: Path) -> None:
     data[place] = 4
     path.write_bytes(bytes(data))
     with SQLiteStore(path) as store:
-        for read in (store.read_run, store.read_tasks, store.read_attempts, store.claim):
+        for read in (store.read_run, store.read_tasks, store.read_attempts, store.read_notes, store.claim):
             with pytest.raises(StoreDamagedError, match="'run4'.*another run's row"):
                 read("run4")
         assert store.check()
 
 
 def test_rows_of_no_run(path: Path) -> None:
-    """Tasks whose run is gone are told of."""
+    """Tasks, attempts and notes whose run is gone are told of."""
     with SQLiteStore(path) as store:
         fill(store)
         edit(path, "DELETE FROM runs WHERE id = 'run5'")
         assert store.check() == [
             "there are tasks of run no. 6, and there is no such run",
             "there are attempts of run no. 6, and there is no such run",
+            "there are run_notes of run no. 6, and there is no such run",
         ]
         assert not store.exists("run5")
 

@@ -31,10 +31,12 @@ from .. import (
     sqlite_schema,
 )
 from ..testing.store_contract import a_run, a_task, all_at_once, an_attempt, snapshot
+from ..who import this_process
 from ..witness import Witness
+from .histories import check_history, told
 from .test_sqlite_store import PACKAGE, ROOT, ask, files_in, in_another_process, versions_become
 
-SAMPLE = Path(__file__).parent / "samples" / "version_1" / "runs.sqlite3"
+SAMPLE, SAMPLE_2 = (Path(__file__).parent / "samples" / version / "runs.sqlite3" for version in ("version_1", "version_2"))
 posix_only = pytest.mark.skipif(os.name == "nt", reason="modes and links of POSIX")
 
 
@@ -600,3 +602,125 @@ store.commit(flow.Changes(tasks=[words.a_task(1)]))
         assert killed.returncode == 9, killed.stderr
         store.commit(Changes(tasks=[a_task(2)]))
         assert [task.position for task in store.read_tasks("run")] == [0, 1, 2]
+
+
+# --- files of the second version -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def version_2(path: Path) -> Path:
+    """A file that the second version wrote: it kept no notes. `retried` was set back, `continued` was cut off."""
+    shutil.copy(SAMPLE_2, path)
+    return path
+
+
+def rows_of(path: Path) -> dict[str, list[Any]]:
+    """All rows of the tables that the second version had."""
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in ("graphs", "runs", "tasks", "attempts")
+        }
+
+
+def check_sample_2(store: SQLiteStore) -> None:
+    """What it tells of runs whose workers it did not note."""
+    assert store.check() == []
+    states = {run.id: run.state for run in store.get_all_runs() if run.parent_run_id is None}
+    assert states == {
+        **dict.fromkeys(("finished", "retried", "continued"), State.SUCCESS),
+        "failed": State.FAILED,
+        "unfinished": State.RUNNING,
+    }
+    for run_id in store.list_runs():
+        assert store.read_notes(run_id) == []
+        check_history(store, run_id)
+        assert {attempt.worker for attempt in store.list_attempts(run_id)} == {None}
+    assert told(store, "retried", "last") == [
+        "last scheduled>running 1",
+        "last running>failed 1",
+        "last failed>scheduled 1",
+        "last scheduled>running 2",
+        "last running>success 2",
+    ]
+    assert told(store, "continued", "last") == [
+        "last scheduled>running 1",
+        "last running>scheduled 1",
+        "last scheduled>running 2",
+        "last running>success 2",
+    ]
+
+
+def test_a_file_of_the_second_version_is_brought_up(version_2: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Not a row of it changes; a copy is kept, as it was; a second opening changes nothing more."""
+    before, rows = content_of(version_2), rows_of(version_2)
+    for _ in range(2):
+        with SQLiteStore(version_2) as store:
+            check_sample_2(store)
+    assert "runs.db.v2.bak" in caplog.text
+    assert rows_of(version_2) == rows
+    assert content_of(version_2.with_name("runs.db.v2.bak")) == before
+    assert ask(version_2, "PRAGMA user_version") == 3
+    assert sorted(file.name for file in version_2.parent.iterdir()) == ["runs.db", "runs.db.v2.bak"]
+
+
+def test_its_unfinished_run_goes_on_and_has_a_history(version_2: Path) -> None:
+    """Who began it is not known; who went on with it is."""
+    done: list[str] = []
+    with SQLiteStore(version_2) as store:
+        run = asyncio.run(the_sample_flow(store, done).run_until_complete("unfinished"))
+        assert (run.state, done) == (State.SUCCESS, ["last", "end"])
+        assert [attempt.worker for attempt in store.list_attempts("unfinished", "last")] == [None, this_process()]
+        changes = [change for change in check_history(store, "unfinished") if change.task_id is None]
+        assert [(change.to_state, change.worker) for change in changes] == [
+            ("scheduled", None),
+            ("running", None),
+            ("scheduled", this_process()),
+            ("running", this_process()),
+            ("success", this_process()),
+        ]
+        assert store.check() == []
+
+
+def test_a_kill_at_each_statement_of_the_second_step(version_2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever the process dies, the file is of the second version still; the next opening brings it up."""
+    before = content_of(version_2)
+    left: list[dict[str, bytes]] = []
+
+    class Step(str):
+        """Its statements; before each, and after the last, what lies in the folder is what a kill would leave."""
+
+        def split(self, sep: str | None = None, maxsplit: Any = -1) -> Any:
+            for statement in (*str.split(self, sep), ""):
+                left.append({name: data for name, data in files_in(version_2.parent).items() if not name.endswith("-shm")})
+                yield statement
+
+    with monkeypatch.context() as watching:
+        versions_become(watching, (*sqlite_schema.MIGRATIONS[:2], Step(sqlite_schema.MIGRATIONS[2])))
+        SQLiteStore(version_2).open()
+    assert len(left) == 3
+    folder = version_2.with_name("left")
+    for number, files in enumerate(left):
+        place = folder / str(number)
+        place.mkdir(parents=True)
+        for name, data in files.items():
+            (place / name).write_bytes(data)
+        assert content_of(place / "runs.db") == before
+        with SQLiteStore(place / "runs.db") as store:
+            check_sample_2(store)
+
+
+@pytest.mark.parametrize(("written", "said"), [(3, 2), (3, 1), (2, 3)])
+def test_a_version_that_the_tables_are_not_of_is_damage(path: Path, written: int, said: int) -> None:
+    """One flipped bit makes a 3 a 2: the file is refused and left alone, and not brought up once more."""
+    if written == 2:
+        shutil.copy(SAMPLE_2, path)
+    else:
+        SQLiteStore(path).open()
+        gc.collect()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(f"PRAGMA user_version = {said}")
+    before = content_of(path)
+    with pytest.raises(StoreDamagedError, match=f"schema version {said}, and the tables of another"):
+        SQLiteStore(path).open()
+    assert content_of(path) == before
+    assert [name for name in files_in(path.parent) if name.endswith(".bak")] == []

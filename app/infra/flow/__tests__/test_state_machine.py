@@ -41,6 +41,7 @@ from ..cancelling import heed  # noqa: E402
 from ..runs import Runs  # noqa: E402
 from ..session import claimed  # noqa: E402
 from .conftest import FakeClock, make_store  # noqa: E402
+from .histories import check_history  # noqa: E402
 from .shapes import MANY  # noqa: E402
 from .stepped_loop import SteppedLoop, TurnWorker, turns_for_threads  # noqa: E402
 from .test_crash_sweep import count_writes  # noqa: E402
@@ -239,6 +240,8 @@ class Machine(RuleBasedStateMachine):
         self.told: set[tuple[str, str]] = set()
 
     def teardown(self) -> None:
+        for run_id in self.store.list_runs():
+            check_history(self.store, run_id)
         self.store.close()
         shutil.rmtree(self.folder)
 

@@ -36,8 +36,8 @@ from ..errors import (
     UnknownTaskError,
     UnstorableValueError,
 )
-from ..models import AttemptResult, ExecutionState, LogEntry, TaskInstance, TaskType, WorkflowRun
-from ..records import Ask, AttemptRecord, Changes, Lease, RunRecord, TaskRecord
+from ..models import AttemptResult, ExecutionState, LogEntry, NoteKind, StateChange, TaskInstance, TaskType, WorkflowRun
+from ..records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
 from ..store import Store
 
 E = TypeVar("E", bound=BaseException)
@@ -179,8 +179,14 @@ def an_attempt(number: int, position: int = 0, run_id: str = "run", **columns: A
     return AttemptRecord(**{**given, **columns})
 
 
+def a_note(kind: NoteKind = NoteKind.DRIVE, run_id: str = "run", **columns: Any) -> NoteRecord:
+    """The record of a note, with the given columns."""
+    given: dict[str, Any] = {"run_id": run_id, "kind": kind, "at": NOON}
+    return NoteRecord(**{**given, **columns})
+
+
 def full(store: Store, run_id: str, state: ExecutionState) -> Changes:
-    """A run, a task and an attempt, with a value of its own in every column."""
+    """A run, a task, an attempt and a note, with a value of its own in every column."""
     encode = store.codec.encode
     run = RunRecord(
         id=run_id,
@@ -226,7 +232,18 @@ def full(store: Store, run_id: str, state: ExecutionState) -> Changes:
         reason="its reason",
         logs=encode([[NOON + 8, 30, "its line"]]),
     )
-    return Changes(new_runs=[run], tasks=[task], attempts=[attempt])
+    note = NoteRecord(
+        run_id=run_id,
+        kind=NoteKind.RESET,
+        at=NOON + 9,
+        by="process 7 on host",
+        task_id="sub.load",
+        tasks=11,
+        state=state,
+        ended=NOON + 10,
+        detail='[["load","failed",2,null,"größe"]]',
+    )
+    return Changes(new_runs=[run], tasks=[task], attempts=[attempt], notes=[note])
 
 
 def snapshot(store: Store) -> dict[str, Any]:
@@ -241,7 +258,8 @@ def snapshot(store: Store) -> dict[str, Any]:
         )
         for run_id in order
     }
-    return {"order": order, **runs}
+    notes = {run_id: found for run_id in order if (found := [replace(note) for note in store.read_notes(run_id)])}
+    return {"order": order, **runs, **({"notes": notes} if notes else {})}
 
 
 def all_at_once(work: Sequence[Callable[[], Any]]) -> list[BaseException | None]:
@@ -341,6 +359,7 @@ class StoreContract(ABC):
             lambda: store.read_run("run"),
             lambda: store.read_tasks("run"),
             lambda: store.read_attempts("run"),
+            lambda: store.read_notes("run"),
             lambda: store.read_runs(),
             lambda: store.save(model),
             lambda: store.load("run"),
@@ -350,6 +369,7 @@ class StoreContract(ABC):
             lambda: store.list_children("run"),
             lambda: store.get_all_runs(),
             lambda: store.list_attempts("run"),
+            lambda: store.history("run"),
             lambda: store.claim("run"),
             lambda: store.owner_of("run"),
             lambda: store.ask("run", Ask("run")),
@@ -386,7 +406,7 @@ class StoreContract(ABC):
     # --- one commit ---
 
     def test_a_run_reads_back_as_it_was_written(self, tmp_path: Path) -> None:
-        """Every column of run, task and attempt comes back, in every state, from this object and from another one beside it."""
+        """Every column of run, task, attempt and note comes back, in every state, from this object and from another beside it."""
         store = self.make_store(tmp_path)
         for state in ExecutionState:
             changes = full(store, f"run-{state}", state)
@@ -396,6 +416,7 @@ class StoreContract(ABC):
                 assert reader.read_run(f"run-{state}") == changes.new_runs[0]
                 assert reader.read_tasks(f"run-{state}") == changes.tasks
                 assert reader.read_attempts(f"run-{state}") == changes.attempts
+                assert reader.read_notes(f"run-{state}") == changes.notes
             if beside is not store:
                 beside.close()
         store.close()
@@ -420,8 +441,10 @@ class StoreContract(ABC):
         run = a_run(graph="", created=0, state=ExecutionState.SUCCESS, started=0)
         tasks = [a_task(0), a_task(1, error="", reason="", started=0, ended=-1)]
         attempts = [an_attempt(1), an_attempt(2, error="", reason="")]
-        store.commit(Changes(new_runs=[run], tasks=tasks, attempts=attempts, flush=True))
+        notes = [a_note(), a_note(NoteKind.CANCEL, at=-1, by="", task_id="", ended=0, detail="")]
+        store.commit(Changes(new_runs=[run], tasks=tasks, attempts=attempts, flush=True, notes=notes))
         again = self._reopened(store, tmp_path)
+        assert again.read_notes("run") == notes
         assert (again.read_run("run"), again.read_tasks("run"), again.read_attempts("run")) == (run, tasks, attempts)
         again.close()
 
@@ -429,7 +452,7 @@ class StoreContract(ABC):
         """An empty flow's run has no tasks and no attempts; asking for them is no error."""
         store = self.make_store(tmp_path)
         store.commit(Changes(new_runs=[a_run()]))
-        assert (store.read_tasks("run"), store.read_attempts("run")) == ([], [])
+        assert (store.read_tasks("run"), store.read_attempts("run"), store.read_notes("run")) == ([], [], [])
         store.close()
 
     def test_an_empty_commit_changes_nothing(self, tmp_path: Path) -> None:
@@ -469,6 +492,7 @@ class StoreContract(ABC):
                         a_task(1, "old"),
                     ],
                     attempts=[an_attempt(1, run_id="old")],
+                    notes=[a_note(run_id="old")],
                 )
             )
         assert snapshot(store) == before
@@ -485,12 +509,14 @@ class StoreContract(ABC):
             Changes(runs=[a_run("unknown")]),
             Changes(tasks=[a_task(0, "unknown")]),
             Changes(attempts=[an_attempt(1, run_id="unknown")]),
+            Changes(notes=[a_note(run_id="unknown")]),
         ):
             unknown.new_runs.append(a_run("new"))
             unknown.runs.append(a_run("old", state=ExecutionState.SUCCESS))
             unknown.tasks.append(a_task(0, "old", state=ExecutionState.SUCCESS))
             unknown.tasks.append(a_task(0, "new"))
             unknown.attempts.append(an_attempt(1, run_id="old"))
+            unknown.note(a_note(run_id="old"))
             with Raises(RunNotFoundError) as told:
                 store.commit(unknown)
             assert told.error.run_id == "unknown"
@@ -664,6 +690,48 @@ class StoreContract(ABC):
         assert found[5] == replaced
         store.close()
 
+    def test_notes_come_in_the_order_in_which_they_were_added(self, tmp_path: Path) -> None:
+        """Whatever their times; none is replaced, not even by its like; alone in a commit or not; after a restart too."""
+        store = self.make_store(tmp_path)
+        first, second = a_note(at=NOON + 5), a_note(NoteKind.RESET, at=NOON, task_id="task0", tasks=2)
+        store.commit(Changes(new_runs=[a_run()], notes=[first, second]))
+        store.commit(Changes(notes=[second]))
+        ended = a_run(state=ExecutionState.SUCCESS)
+        store.commit(Changes(runs=[ended], tasks=[a_task()], notes=[first], flush=True))
+        for _ in range(3):
+            lease = store.claim("run")
+            store.commit(Changes(notes=[first, first], lease=lease, release=True))
+        expected = [first, second, second, *[first] * 7]
+        assert store.read_notes("run") == expected
+        again = self._reopened(store, tmp_path)
+        again.commit(Changes(notes=[second], flush=True))
+        assert again.read_notes("run") == [*expected, second]
+        assert again.read_run("run") == ended
+        assert again.check() == []
+        again.close()
+
+    def test_notes_of_several_runs_are_one_commit(self, tmp_path: Path) -> None:
+        """Each belongs to its own run; a commit at once adds them, or nothing."""
+        store = self.make_store(tmp_path)
+        names = ["root", "child"]
+        store.commit(Changes(new_runs=[a_run("root"), a_run("child", parent_run_id="root")]))
+        lease = store.claim("root")
+        added = 0
+        for number in range(6):
+            notes = [a_note(run_id=name, at=number) for name in names[: 1 + number % 2]]
+            changes = Changes(tasks=[a_task(0, "root")], notes=notes, lease=lease)
+            before = [len(store.read_notes(name)) for name in names]
+            if not store.commit_at_once(changes):
+                assert [len(store.read_notes(name)) for name in names] == before
+                store.commit(changes)
+            added += len(notes)
+        store.release(lease)
+        again = self._reopened(store, tmp_path)
+        assert [note.at for note in again.read_notes("root")] == list(range(6))
+        assert [note.at for note in again.read_notes("child")] == [1, 3, 5]
+        assert added == 9
+        again.close()
+
     def test_runs_do_not_mix(self, tmp_path: Path) -> None:
         """Tasks and attempts of the same position and id belong to their own run alone."""
         store = self.make_store(tmp_path)
@@ -686,8 +754,10 @@ class StoreContract(ABC):
                 store.read_run,
                 store.read_tasks,
                 store.read_attempts,
+                store.read_notes,
                 store.load,
                 store.list_attempts,
+                store.history,
             )
             for read in reads:
                 with Raises(RunNotFoundError) as told:
@@ -1235,10 +1305,10 @@ class StoreContract(ABC):
         store.close()
 
     def test_what_was_asked_of_a_run_goes_with_it(self, tmp_path: Path) -> None:
-        """A run that is pruned leaves no asks behind for one that is made with its id later."""
+        """A run that is pruned leaves neither asks nor notes behind for one that is made with its id later."""
         store = self.make_store(tmp_path)
         ended = a_run("done", state=ExecutionState.SUCCESS, started=NOON, ended=NOON)
-        store.commit(Changes(new_runs=[ended, a_run()]))
+        store.commit(Changes(new_runs=[ended, a_run()], notes=[a_note(run_id="done")]))
         store.ask("done", Ask("done"))
         store.ask("run", Ask("run"))
         try:
@@ -1247,6 +1317,8 @@ class StoreContract(ABC):
             store.close()
             return
         assert (store.asked("done"), store.asked("run")) == ([], [Ask("run")])
+        store.commit(Changes(new_runs=[ended]))
+        assert store.read_notes("done") == []
         store.close()
 
     # --- committing at once ---
@@ -1570,6 +1642,76 @@ class StoreContract(ABC):
         with Raises(UnknownTaskError):
             store.list_attempts("run", "task9")
         store.close()
+
+    def test_history(self, tmp_path: Path) -> None:
+        """What became of a run, from its records: begun, failed, set back, done, each with its time and who did it."""
+        store = self.make_store(tmp_path)
+        state, one, two = ExecutionState, "process 1 on host", "process 2 on host"
+        detail = f'[["task0","failed",1,{NOON + 3},null],["task1","skipped",0,{NOON + 3},"why"]]'
+        store.commit(
+            Changes(
+                new_runs=[a_run(state=state.SUCCESS, started=NOON + 1, ended=NOON + 9)],
+                tasks=[
+                    a_task(0, state=state.SUCCESS, attempts=2, started=NOON + 6, ended=NOON + 7),
+                    a_task(1, state=state.SUCCESS, attempts=1, started=NOON + 8, ended=NOON + 9),
+                ],
+                attempts=[an_attempt(1, started=NOON + 2, ended=NOON + 3, reason="ValueError: x")],
+                notes=[
+                    a_note(at=NOON + 1, by=one, state=state.SCHEDULED),
+                    a_note(
+                        NoteKind.RESET,
+                        at=NOON + 4,
+                        by=two,
+                        task_id="task0",
+                        tasks=2,
+                        state=state.FAILED,
+                        ended=NOON + 3,
+                        detail=detail,
+                    ),
+                    a_note(at=NOON + 5, by=two, state=state.SCHEDULED),
+                ],
+            )
+        )
+        start = datetime(2023, 11, 14, 22, 13, 20, tzinfo=timezone.utc)
+        retry = "manual retry of 'task0'"
+
+        def change(
+            after: int,
+            task_id: str | None,
+            states: str,
+            attempt: int | None = None,
+            reason: str | None = None,
+            worker: str | None = None,
+        ) -> StateChange:
+            source, target = map(ExecutionState, states.split())
+            at = start + timedelta(microseconds=after)
+            return StateChange(at, "run", task_id, source, target, attempt, reason, worker)
+
+        expected = [
+            change(0, None, "none scheduled"),
+            change(1, None, "scheduled running", worker=one),
+            change(2, "task0", "scheduled running", 1, worker=one),
+            change(3, "task0", "running failed", 1, "ValueError: x", one),
+            change(3, "task1", "scheduled skipped", None, "why", one),
+            change(3, None, "running failed", worker=one),
+            change(4, None, "failed scheduled", reason=retry, worker=two),
+            change(4, "task0", "failed scheduled", 1, retry, two),
+            change(4, "task1", "skipped scheduled", None, retry, two),
+            change(5, None, "scheduled running", worker=two),
+            change(6, "task0", "scheduled running", 2, worker=two),
+            change(7, "task0", "running success", 2, worker=two),
+            change(8, "task1", "scheduled running", 1, worker=two),
+            change(9, "task1", "running success", 1, worker=two),
+            change(9, None, "running success", worker=two),
+        ]
+        again = self._reopened(store, tmp_path)
+        assert again.history("run") == expected
+        assert again.history("run", "task1") == [each for each in expected if each.task_id == "task1"]
+        assert [attempt.worker for attempt in again.list_attempts("run", "task0")] == [one, two]
+        with Raises(UnknownTaskError) as told:
+            again.history("run", "task2")
+        assert "task1" in str(told.error) or "task0" in str(told.error)
+        again.close()
 
     def test_registered_types(self, tmp_path: Path) -> None:
         """Dataclasses, enums and named tuples come back as themselves once registered; before that, as stand-ins."""
