@@ -44,6 +44,7 @@ class Mutant:
 POWER_SQLITE, POWER_JSON = ("test_power_cuts_sqlite.py",), ("test_power_cuts_json.py", "test_json_flush.py")
 SIMULATED = ("test_simulation.py",)
 LIMITED = ("test_simulation_limits.py",)
+RULED = ("test_rules_runs.py",)
 
 MUTANTS: tuple[Mutant, ...] = (
     # --- what has reached the disk ---
@@ -445,13 +446,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "an attempt that is given up leads to nothing",
         "the wait for its retry, or the end of its subflow, is not noted down, and the run hangs",
         "runner.py",
-        "        while step.finished:\n            self._finish_subflow(step, step.finished.pop(), now)\n"
-        "        for record, delay in step.delayed:\n            self._agenda.put(monotonic + delay, record)\n"
-        "        step.delayed.clear()\n        for record in step.ready:",
+        "        if step.joined:\n            self._absorb_joined(step)\n        while step.finished:",
         "        if self._agenda.entries and not step.ready:\n            step.delayed.clear()\n"
-        "        while step.finished:\n            self._finish_subflow(step, step.finished.pop(), now)\n"
-        "        for record, delay in step.delayed:\n            self._agenda.put(monotonic + delay, record)\n"
-        "        step.delayed.clear()\n        for record in step.ready:",
+        "        if step.joined:\n            self._absorb_joined(step)\n        while step.finished:",
         ("test_timeouts.py", *LIMITED),
     ),
     Mutant(
@@ -509,6 +506,103 @@ MUTANTS: tuple[Mutant, ...] = (
         "            if not self._cancelling:\n                live.machine.interrupt(step, now)",
         "            if True:\n                live.machine.interrupt(step, now)",
         ("test_live_cancel.py", *LIMITED),
+    ),
+    # --- rules and maps ---
+    Mutant(
+        "rules: a branch is not waited for",
+        "whether a task runs depends on whether its branch or another upstream ends first",
+        "waiting.py",
+        "        if self.branches:\n            return WAIT\n",
+        "",
+        ("test_reference.py",),
+    ),
+    Mutant(
+        "rules: what a branch did not choose goes on",
+        "all ways are gone",
+        "machine.py",
+        "            news += self._leave_out(",
+        "            self._left_out_by(self.graph.position(record.task_id)) or self._leave_out(",
+        RULED,
+    ),
+    Mutant(
+        "rules: what is behind what was chosen is skipped",
+        "a branch skips the task in which its ways meet",
+        "machine.py",
+        "        goes_on = {*chosen, *self.graph.descendants(chosen)}",
+        "        goes_on = {*chosen}",
+        RULED,
+    ),
+    Mutant(
+        "rules: a skip counts as a failure",
+        "what runs if nothing failed does not",
+        "machine.py",
+        "        return AS_SKIPPED if record.state is SKIPPED and position in self._soft else AS_FAILED",
+        "        return AS_FAILED",
+        RULED,
+    ),
+    Mutant(
+        "rules: a restart forgets which skips are no failures",
+        "the same run comes to something else if it is killed",
+        "machine.py",
+        "SKIP_FAILED\n                ):\n                    self._soft.add(position)",
+        "SKIP_FAILED\n                ):\n                    pass",
+        RULED,
+    ),
+    Mutant(
+        "maps: a whole does not mind items that were skipped by a failure",
+        "a map over what failed succeeds",
+        "maps.py",
+        "                mapped.classes[index] = AS_FAILED if verdict is SKIP_FAILED else AS_SKIPPED\n",
+        "                mapped.classes[index] = AS_SKIPPED\n",
+        RULED,
+    ),
+    Mutant(
+        "maps: a restart forgets which items were skipped by a failure",
+        "the same run comes to something else if it is killed",
+        "maps.py",
+        "        return AS_FAILED if skipped_by_failure else AS_SKIPPED",
+        "        return AS_SKIPPED",
+        RULED,
+    ),
+    Mutant(
+        "maps: the output of a whole is looked for after its run has ended",
+        "a nested flow that ends with a map stops the drive",
+        "runner.py",
+        "        if step.joined:\n            self._absorb_joined(step)\n        while step.finished:",
+        "        while step.finished:",
+        RULED,
+    ),
+    Mutant(
+        "maps: what streams from an item is not set back with it",
+        "a retry mends an item, and not what follows from it",
+        "maps.py",
+        "            parts[task_id] = [index for index in parts[source] if index < len(mapped.items)]",
+        "            parts[task_id] = []",
+        RULED,
+    ),
+    Mutant(
+        "maps: a retry of a whole goes on with the items of before",
+        "what is set back with all that is upstream of it keeps outputs that nothing stands for any more",
+        "maps.py",
+        "                affected += [other, *(found.known if found is not None else ())]",
+        "                affected += [other]",
+        ("test_mapping.py", *RULED),
+    ),
+    Mutant(
+        "maps: an interrupted whole begins afresh",
+        "items that succeeded run again",
+        "maps.py",
+        "        fresh = [item for item in made.values() if item.task_id not in known] if known else list(made.values())",
+        "        known.clear()\n        fresh = list(made.values())",
+        RULED,
+    ),
+    Mutant(
+        "maps: what is not on the list any more waits for ever",
+        "a run has ended, and items of it have not",
+        "maps.py",
+        "            if item_id not in made and item.state not in TERMINAL_STATES:",
+        "            if False:",
+        ("test_mapping.py", *RULED),
     ),
     # --- damage ---
     Mutant(

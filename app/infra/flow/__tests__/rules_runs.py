@@ -14,7 +14,7 @@ from typing import Any
 from .. import AsyncFlow, Changes, MemoryStore, Store
 from .conftest import FakeClock, around_commits, make_store
 from .reference import Ended, Sketch, evaluate
-from .sketches import PARAMS, Witness, build, check_pulls, check_reasons, mend, outcome, runs_of, wanted
+from .sketches import PARAMS, Witness, build, check_pulls, check_reasons, mend, outcome, random_sketch, runs_of, wanted
 
 RUN = "run"
 
@@ -238,3 +238,55 @@ def failed_of_themselves(sketch: Sketch, ended: Ended, before: str = "") -> list
             elif one.inside is not None:
                 found.extend(failed_of_themselves(task.child, one.inside, f"{before}{path}."))
     return found
+
+
+# --- ways to go about it --------------------------------------------------------------------------------------------------
+
+Tell = Callable[[str], object]
+"""Is told what is good to know of a story that goes wrong."""
+
+
+def drawn(rng: Random, kind: str, folder: Path, tell: Tell) -> Story:
+    """A run of a random sketch, of which a random number of attempts may be under way at once."""
+    sketch = random_sketch(rng)
+    tell("\n".join(map(repr, sketch)))
+    return Story(sketch, Shelf(kind, folder), rng.choice([0, 0, 1, 2]))
+
+
+def calm(rng: Random, kind: str, folder: Path, tell: Tell) -> None:
+    """A run that nobody disturbs."""
+    story = drawn(rng, kind, folder, tell)
+    story.through([])
+    story.check()
+
+
+def stormy(rng: Random, kind: str, folder: Path, tell: Tell) -> None:
+    """A run whose process is killed, or whose call is cancelled, again and again."""
+    story = drawn(rng, kind, folder, tell)
+    storms = random_storms(rng)
+    tell(", then ".join(map(str, storms)) or "calm")
+    story.through(storms)
+    story.check()
+
+
+def mended(rng: Random, kind: str, folder: Path, tell: Tell) -> None:
+    """A run whose failures are mended, and set back by hand with all that is downstream; and that is disturbed as well."""
+    story = drawn(rng, kind, folder, tell)
+    story.through(random_storms(rng, 1))
+    story.check()
+    if story.mend(rng):
+        story.through(random_storms(rng, 2))
+        story.check()
+
+
+def again(rng: Random, kind: str, folder: Path, tell: Tell) -> None:
+    """A run of which some tasks are set back by hand, however they ended; it comes to the same again."""
+    story = drawn(rng, kind, folder, tell)
+    story.through([])
+    story.check()
+    tell(f"set back: {story.again(rng)}")
+    story.through(random_storms(rng, 2))
+    story.check()
+
+
+WAYS = {"calm": calm, "stormy": stormy, "mended": mended, "again": again}

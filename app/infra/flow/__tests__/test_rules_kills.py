@@ -20,7 +20,7 @@ from .test_crash_sweep import KILLED, count_writes, fork
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes of this test are forks")
 
-SEEDS = range(10)
+SEEDS = range(6)
 
 
 class Writing(Witness):
