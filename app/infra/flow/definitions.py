@@ -485,7 +485,7 @@ def _beyond_edges(task: TaskDefinition, graph: Graph) -> list[dict[str, Any]]:
     if rules.branch:
         known = {} if rules.group is None else rules.group.names_for(graph.downstream(task.task_id))
         found["branch"] = {name: task_id for name, task_id in known.items() if name != task_id} or True
-    if rules.trigger_rule is not PLAIN.trigger_rule:
+    if rules.trigger_rule is not None:
         found["trigger_rule"] = rules.trigger_rule.value
     return [found] if found else []
 
