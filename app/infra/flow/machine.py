@@ -135,12 +135,16 @@ class RunMachine:
         for position in self._by_rules():
             if records[position].state is SCHEDULED:
                 self._waiting[position] = self._waiting_at(position)
+        if blocked:  # all that ended before is counted before anybody is told of what ends now
+            for position, record in enumerate(records):
+                if record.state is SCHEDULED and any(other.state is not SUCCESS for other in self._ended_upstream(position)):
+                    self._waiting[position] = self._waiting_at(position)
         for position in sorted(self._branches):
             if records[position].state is SUCCESS:
                 self._tell_downstream(step, self._leave_out(step, position, now), now)
         waiting = self._waiting
         for position, record in enumerate(records):
-            if record.state is SCHEDULED and (blocked or not pending[position] or (waiting and position in waiting)):
+            if record.state is SCHEDULED and (not pending[position] or (waiting and position in waiting)):
                 self._consider(step, position, record, now)
         self._finish_if_done(step, now)
 
@@ -231,16 +235,11 @@ class RunMachine:
     def _consider(self, step: Step, position: int, record: TaskRecord, now: int) -> None:
         """What a waiting task's upstreams, as they stand, decide for it. For the beginning: later, each end is told."""
         waiting = self._waiting.get(position)
-        if waiting is None:
-            if all(
-                other.state is SUCCESS or other.state not in TERMINAL_STATES
-                for other in (self._records[upstream] for upstream in self.graph.dependencies(position))
-            ):
-                if not self._pending[position]:
-                    self.may_start(step, record, now)
-                return
-            waiting = self._waiting[position] = self._waiting_at(position)
-        elif waiting.decided:
+        if waiting is None:  # all that have ended succeeded
+            if not self._pending[position]:
+                self.may_start(step, record, now)
+            return
+        if waiting.decided:
             return
         news: list[TaskRecord] = []
         self._judge(step, position, record, waiting, news, now)
