@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .calling import named_params, takes
 from .clock import Clock
 from .codec import ValueCodec, join, split
 from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
@@ -26,6 +25,7 @@ from .errors import (
 from .machine import RunMachine
 from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
+from .options import named_params
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, kept_reason, redacted
@@ -261,6 +261,7 @@ class LiveRun:
 
     def snapshot(self, task_id: str) -> Snapshot:
         """See `Scope.snapshot`. From any thread."""
+        from .calling import takes  # late: only for tasks that run in other processes
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
         task, item = self.tasks[task_id], self.item(task_id)

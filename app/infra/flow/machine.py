@@ -16,13 +16,13 @@ from .errors import IllegalTransitionError
 from .graph import Graph
 from .map_items import Keys
 from .maps import Mapped, Maps
-from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure, TriggerRule
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
 from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
 from .task_rules import PLAIN, TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, Verdict
 from .trigger_rules import SKIPPED as AS_SKIPPED
 from .waiting import Waiting, chosen_by
 
