@@ -544,8 +544,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "rules: a restart forgets which skips are no failures",
         "the same run comes to something else if it is killed",
         "machine.py",
-        "(SKIP_FAILED, WAIT)\n                ):\n                    self._soft.add(position)",
-        "(SKIP_FAILED, WAIT)\n                ):\n                    pass",
+        "not self._failed_upstream(position):\n                    self._soft.add(position)",
+        "not self._failed_upstream(position):\n                    pass",
         RULED,
     ),
     Mutant(

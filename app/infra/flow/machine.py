@@ -190,13 +190,16 @@ class RunMachine:
             record = self.tasks[task_id]
             if record.state is SKIPPED:
                 position = self.graph.position(task_id)
-                if (
-                    record.started is not None
-                    or position in left_out
-                    # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
-                    or self._waiting_at(position).verdict() not in (SKIP_FAILED, WAIT)
-                ):
+                if record.started is not None or position in left_out or not self._failed_upstream(position):
                     self._soft.add(position)
+
+    def _failed_upstream(self, position: int) -> bool:
+        """Whether a task that was skipped by its rule was so because of a failure."""
+        waiting = self._waiting_at(position)
+        if waiting.gate is WAIT and self.has_items(self._records[waiting.gate_position]):
+            waiting.gate = RUN  # as it was then: a mapped task has its items long before it ends
+        # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
+        return waiting.verdict() in (SKIP_FAILED, WAIT)
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
