@@ -272,7 +272,7 @@ class RunMachine:
         pending, waiting, records = self._pending, self._waiting, self._records
         for record in news:  # grows while it is walked
             source = self.graph.position(record.task_id)
-            outcome = self._outcome(source, record)
+            outcome = SUCCEEDED if record.state is SUCCESS else self._outcome(source, record)
             for position in self.graph.followers(source):
                 follower = records[position]
                 if follower.state is not SCHEDULED:
@@ -516,15 +516,18 @@ class RunMachine:
         self._put_back(step, record, now)
 
     def _ended(self, step: Step, record: TaskRecord, now: int) -> None:
-        if self.maps is not None and (mapped := self.maps.of_item(record.task_id)) is not None:
-            self.maps.ended(step, mapped, record, now)
-            return
-        self._open -= 1
-        if self.maps is not None and record.state is not SUCCESS:
-            self.maps.drop_items(step, record, now)
         news = [record]
-        if self._branches and record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
-            news += self._leave_out(step, self.graph.position(record.task_id), now)
+        if self._rules:  # as few flows have
+            if self.maps is not None:
+                mapped = self.maps.of_item(record.task_id)
+                if mapped is not None:
+                    self.maps.ended(step, mapped, record, now)
+                    return
+                if record.state is not SUCCESS:
+                    self.maps.drop_items(step, record, now)
+            if record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
+                news += self._leave_out(step, self.graph.position(record.task_id), now)
+        self._open -= 1
         self._tell_downstream(step, news, now)
         self._finish_if_done(step, now)
 
