@@ -246,7 +246,7 @@ _ROOMS = {
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun",
+    "models": ("Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun"),
     "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",

@@ -12,7 +12,6 @@ from dataclasses import field, replace
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from .calling import Called, function_name, subflow_call, task_call
 from .errors import (
     AmbiguousDependencyError,
     DuplicateTaskError,
@@ -24,7 +23,7 @@ from .errors import (
     UnknownTaskError,
     closest,
 )
-from .graph import Graph
+from .functions import Called, function_name, plain_kind
 from .late_dataclass import dataclass
 from .models import TaskType
 from .redaction import Redact
@@ -33,6 +32,7 @@ from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions
 from .task_rules import PLAIN, TaskRules
 
 if TYPE_CHECKING:
+    from .graph import Graph
     from .groups import Group
 
 TaskFunction = Callable[..., Any]
@@ -157,10 +157,12 @@ class FlowDefinition:
             expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
             raise InvalidOptionError("task_type", task_type, expected, task_id)
         upstream = self._resolve(task_id, depends_on)
-        if rules is PLAIN:
-            called, is_async = task_call(task_id, function, upstream)
-        else:
+        if rules is not PLAIN:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+        called, is_async = function, plain_kind(function)
+        if is_async is None or rules.run_if is not None:
+            from .calling import task_call  # late: most functions take the context alone
+
             called, is_async = task_call(task_id, function, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
@@ -204,10 +206,15 @@ class FlowDefinition:
         upstream = self._resolve(task_id, depends_on)
         if rules is not PLAIN:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+        called = None
+        if params is not None or rules.run_if is not None:
+            from .calling import subflow_call  # late: few subflows have any
+
+            called = subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
                 task_id,
-                called=subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if),
+                called=called,
                 child=child,
                 params=params,
                 depends_on=upstream,
@@ -380,6 +387,8 @@ class FlowDefinition:
             UnknownDependencyError, CycleError: as `Graph` does.
         """
         if self._graph is None:
+            from .graph import Graph  # late: a program may declare flows, and run none
+
             graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
             if self.rules:
                 self._check_maps()
@@ -478,7 +487,7 @@ def _beyond_edges(task: TaskDefinition, graph: Graph) -> list[dict[str, Any]]:
     if rules.branch:
         known = {} if rules.group is None else rules.group.names_for(graph.downstream(task.task_id))
         found["branch"] = {name: task_id for name, task_id in known.items() if name != task_id} or True
-    if rules.trigger_rule is not PLAIN.trigger_rule:
+    if rules.trigger_rule is not None:
         found["trigger_rule"] = rules.trigger_rule.value
     return [found] if found else []
 

@@ -162,7 +162,9 @@ class Maps:
             map_over = over.get(task_id)
             if map_over is None:
                 continue
-            mapped = self._wholes[task_id] = Mapped(host.tasks[task_id], rules[task_id].trigger_rule, found[task_id])
+            mapped = self._wholes[task_id] = Mapped(
+                host.tasks[task_id], rules[task_id].trigger_rule or TriggerRule.ALL_SUCCESS, found[task_id]
+            )
             mapped.source = self._wholes.get(map_over)
             if mapped.source is not None:
                 mapped.source.streams.append(mapped)
