@@ -105,7 +105,7 @@ class Mapped:
         """
         return [
             item.task_id
-            for item in self.items or ()
+            for item in (self.known.values() if self.items is None else self.items)
             if item.state is _FAILED
             or (cancelled and item.state is ExecutionState.CANCELLED)
             or (item.state is _SKIPPED and item.started is None)
@@ -255,8 +255,8 @@ class Maps:
     def ended(self, step: Step, mapped: Mapped, item: TaskRecord, now: int) -> None:
         """An item has ended: those that stream from it are told, and the whole settles if it was the last."""
         index = mapped.index.get(item.task_id)
-        if index is None or mapped.record.state is not _RUNNING:  # the whole was cancelled before
-            return
+        if index is None or not mapped.listed or mapped.record.state is not _RUNNING:
+            return  # the whole was cancelled before, or takes stock of its items when it has looked at its list again
         mapped.classes[index] = SUCCEEDED if item.state is _SUCCESS else AS_SKIPPED if item.state is _SKIPPED else AS_FAILED
         mapped.open -= 1
         self._told(step, [(stream, index) for stream in mapped.streams], now)
@@ -312,6 +312,7 @@ class Maps:
     def begin(self, step: Step, now: int) -> None:
         """The run goes on. A mapped task may have ended meanwhile, by its stored record: so have its items."""
         for mapped in self:
+            mapped.listed = False
             if mapped.record.state in TERMINAL_STATES:
                 self.drop_items(step, mapped.record, now)
 

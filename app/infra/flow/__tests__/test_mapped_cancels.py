@@ -96,6 +96,62 @@ async def test_a_whole_is_cancelled_while_its_list_is_taken_apart(flow: AsyncFlo
     assert states_of(done) == {"files": "success", "first": "cancelled", "second": "skipped"}
 
 
+class Stocktaking:
+    """A flow whose items are a success and a failure; each look at their list but the first one is held up."""
+
+    def __init__(self, flow: AsyncFlow) -> None:
+        self.looks = 0
+        self.held, self.go_on = threading.Event(), threading.Event()
+        lists(flow, ["good", "bad"])
+        flow.add_task_definition("parse", self.parse, map_over="files", map_key=self.key)
+        flow.add_task_definition("after", lambda ctx: ctx.pull("parse"), dependencies=["parse"])
+
+    def key(self, item: str) -> str:
+        self.looks += item == "good"
+        if self.looks > 1 and not self.go_on.is_set():
+            self.held.set()
+            self.go_on.wait(30)
+        return item
+
+    async def parse(self, ctx: Context) -> Any:
+        if ctx.item == "bad":
+            raise ValueError("bad")
+        return ctx.item
+
+
+async def test_the_last_open_item_is_cancelled_while_the_list_is_looked_at_again(flow: AsyncFlow) -> None:
+    stocktaking = Stocktaking(flow)
+    run_id = flow.init_run()
+    await flow.run_until_complete(run_id)
+    flow.manual_retry(run_id, "parse[bad]", reset_downstream=True)
+    driving = asyncio.create_task(flow.run_until_complete(run_id))
+    await until(stocktaking.held.is_set)
+    assert await asyncio.to_thread(flow.cancel_task, run_id, "parse[bad]")
+    await until(lambda: state(flow, run_id, "parse[bad]") == "cancelled")
+    assert state(flow, run_id, "parse") == "running"
+    stocktaking.go_on.set()
+    done = await asyncio.wait_for(driving, 30)
+    assert (done.state, done.tasks["parse"].reason) == ("failed", "1 of 2 items failed: parse[bad]: it was cancelled")
+    assert still_open(done) == []
+
+
+async def test_so_it_is_in_a_subflow_that_is_tried_again(flow: AsyncFlow) -> None:
+    child = AsyncFlow("child")
+    stocktaking = Stocktaking(child)
+    flow.add_subflow_definition("sub", child, max_retries=1)
+    run_id = flow.init_run()
+    driving = asyncio.create_task(flow.run_until_complete(run_id))
+    await until(stocktaking.held.is_set)
+    (child_id,) = flow.store.list_children(run_id)
+    assert await asyncio.to_thread(flow.cancel_task, run_id, "sub.parse[bad]")
+    await until(lambda: state(flow, child_id, "parse[bad]") == "cancelled")
+    assert state(flow, child_id, "parse") == "running"
+    stocktaking.go_on.set()
+    done = await asyncio.wait_for(driving, 30)
+    assert done.tasks["sub"].state == "failed"
+    assert still_open(flow.store.load(child_id)) == []
+
+
 async def test_items_inside_the_subflows_of_items_are_cancelled_alone_or_together(flow: AsyncFlow, store: Store) -> None:
     flow.store = store
     hanging = Hanging()

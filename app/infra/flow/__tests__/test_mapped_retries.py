@@ -140,6 +140,22 @@ async def test_a_task_that_had_succeeded_is_mapped_from_now_on_and_what_maps_ove
     assert (afresh.state, afresh.tasks["size"].output_json) == ("success", [(1, None), (2, None)])
 
 
+async def test_items_that_waited_for_a_list_when_the_run_was_cancelled_run_with_their_subflow(
+    flow: AsyncFlow, store: Store
+) -> None:
+    child = AsyncFlow("child")
+    mendable = Mendable(child)
+    flow.store = store
+    flow.add_subflow_definition("sub", child)
+    run_id = (await run(flow)).id
+    flow.manual_retry(run_id, "sub.files", reset_downstream=True)
+    flow.cancel(run_id)
+    mendable.ran.clear()
+    done = await flow.retry(run_id, "sub")
+    assert (done.state, done.tasks["sub"].output) == ("success", [0, 1, 2])
+    assert sorted(mendable.ran) == sorted([f"{whole}[{item}]" for whole in ("first", "second") for item in range(3)] + ["total"])
+
+
 async def test_an_item_that_is_not_listed_any_more_is_skipped_again_when_it_is_retried(flow: AsyncFlow) -> None:
     listed = [["a", "b"], ["a"]]
     flow.add_task_definition("files", lambda ctx: listed.pop(0))
