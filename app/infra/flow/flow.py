@@ -474,7 +474,10 @@ class AsyncFlow(Declared):
     def get_execution_details(self, run_id: str) -> dict[str, Any]:
         """A run as plain JSON data: each task's definition beside its state and attempts, subflows nested under `"subflow"`.
 
-        Values that JSON has no word for show in the form in which they are stored.
+        Of a mapped task there is one entry for the whole, whose `"items"` are the ids of its items in the order of the list (None
+        before there is one), and behind the declared tasks one for each item, with `"item_of"` and `"map_index"`, its own state
+        and attempts, and, if a subflow is mapped, its own `"subflow"`. Values that JSON has no word for show in the form in
+        which they are stored. Texts go through the flow's `redact`, ids do not.
 
         Raises:
             RunNotFoundError: the store has no such run.
