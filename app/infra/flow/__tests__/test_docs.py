@@ -67,6 +67,20 @@ def test_no_block_of_the_readme_is_left_out() -> None:
     assert len(blocks(README, "python")) == len(PRINTS)
 
 
+GRAPHS = ROOT / "docs" / "graphs.md"
+
+
+@pytest.mark.parametrize(("block", "prints"), [*zip(blocks(GRAPHS, "python"), blocks(GRAPHS, "text"))])
+def test_each_python_block_of_the_page_about_graphs_prints_what_stands_below_it(block: str, prints: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(block)
+    ran = python("script.py", cwd=tmp_path)
+    assert (ran.stdout, ran.returncode) == (prints, 0), ran.stderr
+
+
+def test_each_python_block_of_the_page_about_graphs_says_what_it_prints() -> None:
+    assert re.findall(r"^```(python|text)\n", GRAPHS.read_text(), re.M) == ["python", "text"] * len(blocks(GRAPHS, "python"))
+
+
 SCALING = ROOT / "docs" / "scaling.md"
 
 
@@ -95,6 +109,20 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), link
+
+
+def anchors(page: Path) -> set[str]:
+    """By what its headings are linked to, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_to_a_heading_of_ours_leads_to_one(page: Path) -> None:
+    for file, heading in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text()):
+        assert heading in anchors(page.parent / file if file else page), f"{file}#{heading}"
 
 
 def test_the_query_of_the_architecture_page_shows_the_tasks_of_a_run(tmp_path: Path) -> None:
