@@ -410,7 +410,8 @@ def show_progress(flow: AsyncFlow, run_id: str) -> None:
             left[package] -= 1
             if not left[package]:
                 del left[package]
-                print(f"[{total - len(left)}/{total}] {printable(package)}", file=sys.stderr, flush=True)
+                name = "top-level modules" if package == TOP_LEVEL else printable(package)
+                print(f"[{total - len(left)}/{total}] {name}", file=sys.stderr, flush=True)
         elif isinstance(event, TaskSucceeded):
             print(f"[{event.task_id}] {look() if event.task_id == 'discover' else 'done'}", file=sys.stderr, flush=True)
 

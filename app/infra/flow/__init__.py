@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         StateChange,
         TaskInstance,
         TaskType,
+        TriggerRule,
         WorkflowRun,
     )
     from .planning import Plan
@@ -108,7 +109,6 @@ if TYPE_CHECKING:
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
     from .task_handles import MappedTask
-    from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
 
@@ -246,7 +246,9 @@ _ROOMS = {
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun",
+    "models": (
+        "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType TriggerRule WorkflowRun"
+    ),
     "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",
@@ -254,7 +256,6 @@ _ROOMS = {
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
     "task_handles": "MappedTask",
-    "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",
 }

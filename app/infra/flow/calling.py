@@ -10,28 +10,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from inspect import Parameter
-from types import CodeType, CoroutineType, FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, NamedTuple
 
 from .context import Context
 from .errors import InvalidOptionError, SkipTask, TaskFunctionError, closest, shortened, shown
+from .functions import Called, code_of, function_name, plain_kind
 from .late_dataclass import dataclass
+from .options import named_params
 
-Called = Callable[[Context], Any]
-"""What takes the context alone."""
-
-_STARRED = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 _OPEN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 _TAKEN = (Parameter.POSITIONAL_ONLY, *_OPEN)
 _AS_WRITTEN: dict[str, Any] = {"annotation_format": 3} if sys.version_info >= (3, 14) else {}
 """`annotationlib.Format.FORWARDREF`: the names in annotations may be such as a type checker alone knows."""
 _FIRST = ""
 """In place of a parameter's name: the first one behind the context, which is filled by its position."""
-
-
-def function_name(function: object) -> str:
-    """What to call a function in a sentence."""
-    return str(getattr(function, "__qualname__", None) or shown(function))
 
 
 # --- what is called ---
@@ -126,17 +119,6 @@ class OwnParams:
         return dict(named_params(self.func(ctx) if callable(self.func) else self.func, ctx.task_id))
 
 
-def named_params(params: Any, task_id: str | None) -> Mapping[str, Any]:
-    """Params as they were given.
-
-    Raises:
-        InvalidOptionError: they are no mapping from strings.
-    """
-    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
-        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
-    return params
-
-
 def takes(called: Called | None, task_id: str) -> bool:
     """Whether a parameter gets the output of that task."""
     if isinstance(called, Asking):
@@ -211,18 +193,12 @@ def checked(task_id: str, function: Any, upstream: Sequence[str] = (), mapped: b
     Raises:
         TaskFunctionError: it is not callable, a generator, or has a parameter that nobody fills.
     """
-    code = _code_of(function)
-    called = function
+    is_async = plain_kind(function)
+    if is_async is not None:
+        return function, is_async
+    called = _filled(task_id, function, upstream, mapped)
+    code = code_of(function)
     flags = code.co_flags if code is not None else 0
-    # Nearly every task is a function of one parameter; inspect.signature costs ten times as much as all the rest of a definition.
-    if (
-        code is None
-        or code.co_argcount != 1
-        or code.co_kwonlyargcount
-        or flags & _STARRED
-        or not isinstance(function, FunctionType)
-    ):
-        called = _filled(task_id, function, upstream, mapped)
     if flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR):
         problem = "it is a generator function (it yields); return a list of the items instead"
         raise TaskFunctionError(task_id, function_name(function), problem)
@@ -316,19 +292,6 @@ def _bound_in(function: Any) -> set[str]:
         bound |= function.keywords.keys()
         function = function.func
     return bound
-
-
-def _code_of(function: Any) -> CodeType | None:
-    """The code that a call of `function` runs, looking through partials, methods and callable objects."""
-    while isinstance(function, partial):
-        function = function.func
-    if isinstance(function, type):
-        return None
-    for candidate in (function, getattr(function, "__func__", None), getattr(type(function), "__call__", None)):  # noqa: B004
-        code = getattr(candidate, "__code__", None)
-        if isinstance(code, CodeType):
-            return code
-    return None
 
 
 def _signature(function: Any, follow_wrapped: bool = True) -> inspect.Signature | None:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from .calling import function_name
 from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction
 from .errors import InvalidOptionError, TaskFunctionError
-from .models import TaskType
+from .functions import function_name
+from .models import TaskType, TriggerRule
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries
 from .task_options import ExecutorChoice, task_options
 from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
-from .trigger_rules import TriggerRule
 
 if TYPE_CHECKING:
     from .including import Included

@@ -12,7 +12,6 @@ from dataclasses import field, replace
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Any
 
-from .calling import Called, function_name, subflow_call, task_call
 from .errors import (
     AmbiguousDependencyError,
     DuplicateTaskError,
@@ -24,6 +23,7 @@ from .errors import (
     UnknownTaskError,
     closest,
 )
+from .functions import Called, function_name, plain_kind
 from .graph import Graph
 from .late_dataclass import dataclass
 from .models import TaskType
@@ -157,10 +157,12 @@ class FlowDefinition:
             expected = f'"task" or left out (a nested flow is declared with add_subflow_definition), not {task_type!r}'
             raise InvalidOptionError("task_type", task_type, expected, task_id)
         upstream = self._resolve(task_id, depends_on)
-        if rules is PLAIN:
-            called, is_async = task_call(task_id, function, upstream)
-        else:
+        if rules is not PLAIN:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+        called, is_async = function, plain_kind(function)
+        if is_async is None or rules.run_if is not None:
+            from .calling import task_call  # late: most functions take the context alone
+
             called, is_async = task_call(task_id, function, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
@@ -204,10 +206,15 @@ class FlowDefinition:
         upstream = self._resolve(task_id, depends_on)
         if rules is not PLAIN:
             upstream, rules = self._resolve_rules(task_id, upstream, rules)
+        called = None
+        if params is not None or rules.run_if is not None:
+            from .calling import subflow_call  # late: few subflows have any
+
+            called = subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if)
         self._add(
             TaskDefinition(
                 task_id,
-                called=subflow_call(task_id, params, upstream, rules.map_over is not None, rules.run_if),
+                called=called,
                 child=child,
                 params=params,
                 depends_on=upstream,

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from .calling import named_params, takes
 from .clock import Clock
 from .codec import ValueCodec, join, split
 from .definitions import FlowDefinition, TaskDefinition, mapped_tasks, nested_flows
@@ -26,6 +25,7 @@ from .errors import (
 from .machine import RunMachine
 from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
+from .options import named_params
 from .outputs import WORTH, Outputs, ReadOutput
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, kept_failure, kept_reason, redacted
@@ -261,6 +261,7 @@ class LiveRun:
 
     def snapshot(self, task_id: str) -> Snapshot:
         """See `Scope.snapshot`. From any thread."""
+        from .calling import takes  # late: only for tasks that run in other processes
         from .snapshot import Snapshot  # late: only for tasks that run in other processes
 
         task, item = self.tasks[task_id], self.item(task_id)
@@ -397,15 +398,34 @@ class LiveRun:
         for record in self.machine.tasks.values():
             # What failed may run again too, by a retry of the subflow that it stands in. A success stays what it was.
             if record.task_id in self.graph and record.state is not ExecutionState.SUCCESS:
-                self.retype(record)
-                child = self.tasks[record.task_id].child
-                if child is not None and before.get(record.task_id, child.name) != child.name:
-                    record.child_run_id = record.input = None  # a run of another flow cannot be continued by this one
+                self._retype_adopted(record, before)
                 if mapped_before.get(record.task_id) != self.tasks[record.task_id].rules.map_over:
                     record.child_run_id = record.input = None  # it is another list, or none
                 step.changes.tasks.append(record)
         self.machine.adopt(step, self.definition.graph_text(), new, now)
         self._define_items()
+        anew: set[str | None] = set()
+        for mapped in self.machine.maps or ():
+            whole = mapped.record.task_id
+            if mapped.record.state is ExecutionState.SUCCESS:
+                continue
+            over = self.tasks[whole].rules.map_over
+            if mapped_before.get(whole) != over or over in anew:
+                # The items are those of another list, though they are called the same: what they came to is of no use here.
+                anew.add(whole)
+                if not ExecutionState.is_terminal(mapped.record.state):
+                    self.machine.reset(step, mapped.known, now)
+            for item in mapped.known.values():
+                if item.state is not ExecutionState.SUCCESS:
+                    self._retype_adopted(item, before)
+                    step.changes.tasks.append(item)
+
+    def _retype_adopted(self, record: TaskRecord, before: Mapping[str, str]) -> None:
+        """Have a record be what its task is in the graph that is taken up; `before` are the flows that were nested."""
+        self.retype(record)
+        task = self.tasks[record.task_id]
+        if task.child is not None and before.get(task.task_id, task.child.name) != task.child.name:
+            record.child_run_id = record.input = None  # a run of another flow cannot be continued by this one
 
     def retype(self, record: TaskRecord) -> None:
         """Have a record that is to run again be what its task is now: a function may have become a subflow, or the reverse."""

@@ -16,13 +16,13 @@ from .errors import IllegalTransitionError
 from .graph import Graph
 from .map_items import Keys
 from .maps import Mapped, Maps
-from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure, TriggerRule
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
 from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
 from .task_rules import PLAIN, TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, Verdict
 from .trigger_rules import SKIPPED as AS_SKIPPED
 from .waiting import Waiting, chosen_by
 
@@ -127,7 +127,9 @@ class RunMachine:
         self._open = ended.count(False)
         self._pending = pending = self._count(ended)
         blocked = any(record.state in TERMINAL_STATES and record.state is not SUCCESS for record in records)
-        self._soft.clear()  # of a subflow that goes on: what was set back may be skipped for another reason now
+        # Of a subflow that goes on: what was set back may be skipped for another reason now.
+        self._soft.clear()
+        self._waiting.clear()
         if blocked:
             self._classify()
         for position in self._by_rules():
@@ -174,24 +176,23 @@ class RunMachine:
         It is not stored, since it follows from what is: those that had begun said so themselves, a branch's choice is its
         output, and a trigger rule says the same again.
         """
+        left_out = {
+            position
+            for branch in self._branches
+            if self._records[branch].state is SUCCESS
+            for position in self._left_out_by(branch)
+        }
         for task_id in self.graph.order():
             record = self.tasks[task_id]
             if record.state is SKIPPED:
                 position = self.graph.position(task_id)
                 if (
                     record.started is not None
-                    or self._is_left_out(position)
+                    or position in left_out
                     # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
                     or self._waiting_at(position).verdict() not in (SKIP_FAILED, WAIT)
                 ):
                     self._soft.add(position)
-
-    def _is_left_out(self, position: int) -> bool:
-        """Whether a branch that succeeded did not choose a task."""
-        return any(
-            other in self._branches and self._records[other].state is SUCCESS and position in self._left_out_by(other)
-            for other in (self.graph.dependencies(position) if self._branches else ())
-        )
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""

@@ -12,12 +12,12 @@ from .codec import join_list
 from .errors import shortened
 from .graph import Graph
 from .map_items import Keys, by_whole, ids_of, keys_of, text_of
-from .models import TERMINAL_STATES, ExecutionState
+from .models import TERMINAL_STATES, ExecutionState, TriggerRule
 from .records import TaskRecord
 from .steps import Step
 from .task_rules import TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict, decide
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, Verdict, decide
 from .trigger_rules import SKIPPED as AS_SKIPPED
 
 _SCHEDULED, _RUNNING = ExecutionState.SCHEDULED, ExecutionState.RUNNING

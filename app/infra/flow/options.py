@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from math import inf
+from typing import Any
 
 from .errors import InvalidOptionError
 
@@ -35,3 +37,14 @@ def seconds_of(
     if not is_number or seconds == inf or not least <= seconds <= most:  # NaN is refused here too: it compares with nothing
         raise InvalidOptionError(option, value, expected, task_id)
     return float(seconds)
+
+
+def named_params(params: Any, task_id: str | None) -> Mapping[str, Any]:
+    """Params as they were given.
+
+    Raises:
+        InvalidOptionError: they are no mapping from strings.
+    """
+    if not isinstance(params, Mapping) or not all(type(key) is str for key in params):
+        raise InvalidOptionError("params", params, "a mapping from names (strings) to values", task_id)
+    return params

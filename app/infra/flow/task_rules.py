@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOptionError
 from .late_dataclass import dataclass
-from .trigger_rules import TriggerRule
+from .models import TriggerRule
 
 if TYPE_CHECKING:
     from .groups import Group

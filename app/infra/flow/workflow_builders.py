@@ -9,13 +9,12 @@ from .clock import Clock
 from .definitions import Dependencies, Dependency, RunIf, SubflowParams, TaskFunction
 from .errors import ParallelError
 from .flow import AsyncFlow
-from .models import TaskType
+from .models import TaskType, TriggerRule
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy
 from .store import Store
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork
 from .task_rules import MAX_MAP_SIZE, MapKey
-from .trigger_rules import TriggerRule
 
 
 class FlowBuilder:

@@ -28,8 +28,9 @@ from .. import (
     UnknownDependencyError,
     UnknownTaskError,
 )
-from ..calling import checked, function_name
+from ..calling import checked
 from ..definitions import MAX_NAME_LENGTH, FlowDefinition, check_name, check_task_id
+from ..functions import function_name
 
 
 def work(ctx: Context) -> str:

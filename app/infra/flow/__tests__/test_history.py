@@ -387,20 +387,37 @@ async def test_what_is_cancelled_while_it_runs(store: Store, clock: FakeClock) -
     assert told(store, run_id, "b") == ["b scheduled>skipped"]
 
 
-async def test_a_task_that_was_set_back_while_it_waited_for_its_next_attempt(store: Store, clock: FakeClock) -> None:
-    """It was scheduled, and is: nothing changed by that."""
+async def stopped_while_a_task_waits(store: Store, clock: FakeClock) -> tuple[AsyncFlow, str]:
+    """A run whose task has failed once, stopped three seconds later, long before its next attempt was due."""
     flow = AsyncFlow("flow", store, clock=clock).add_task_definition("a", flaky(1), max_retries=1, retry_delay=1000)
     run_id = flow.init_run()
 
     async def sleep(seconds: float) -> None:
         await asyncio.Event().wait()
 
-    clock.sleep = sleep  # type: ignore[method-assign]
-    call = asyncio.ensure_future(flow.run_until_complete(run_id))
-    await until(lambda: store.read_tasks(run_id)[0].due is not None)
-    call.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await call
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(clock, "sleep", sleep)
+        call = asyncio.ensure_future(flow.run_until_complete(run_id))
+        await until(lambda: store.read_tasks(run_id)[0].due is not None)
+        clock.pass_time(3)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    return flow, run_id
+
+
+async def test_a_run_that_is_stopped_while_nothing_runs(store: Store, clock: FakeClock) -> None:
+    """No attempt was cut off that would tell when it was; it is known all the same."""
+    flow, run_id = await stopped_while_a_task_waits(store, clock)
+    clock.pass_time(5)
+    await flow.run_until_complete(run_id)
+    changes = [(change.to_state, (change.at - START).seconds) for change in check_history(store, run_id) if not change.task_id]
+    assert changes == [("scheduled", 0), ("running", 0), ("scheduled", 3), ("running", 8), ("success", 1000)]
+
+
+async def test_a_task_that_was_set_back_while_it_waited_for_its_next_attempt(store: Store, clock: FakeClock) -> None:
+    """It was scheduled, and is: nothing changed by that."""
+    flow, run_id = await stopped_while_a_task_waits(store, clock)
     flow.manual_retry(run_id, "a")
     await flow.run_until_complete(run_id)
     check_history(store, run_id)

@@ -540,6 +540,70 @@ async def test_a_whole_is_cancelled_by_its_records_where_nobody_drives_the_run(f
     assert (states["first"], states["first[0]"], states["first[1]"]) == ("cancelled", "success", "cancelled")
 
 
+# --- another graph ---
+
+
+async def test_items_of_another_list_are_not_taken_for_those_of_this_one(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    hold = asyncio.Event()
+    ran: list[Any] = []
+
+    def build(over: str) -> AsyncFlow:
+        built = AsyncFlow("flow", store)
+        lists(built, ["a0", "a1"], "a")
+        lists(built, ["b0", "b1", "b2"], "b")
+
+        async def parse(ctx: Context) -> Any:
+            ran.append(ctx.item)
+            if ctx.item == "a1":
+                await hold.wait()
+            return ctx.item
+
+        built.add_task_definition("parse", parse, map_over=over)
+        built.add_task_definition("size", lambda ctx: ctx.item * 2, map_over="parse")
+        return built
+
+    first = build("a")
+    run_id = first.init_run()
+    driving = asyncio.create_task(first.run_until_complete(run_id))
+    await until(lambda: "a1" in ran and store.load(run_id).tasks["size[0]"].state == "success")
+    driving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await driving
+    done = await build("b").run_until_complete(run_id, adopt_graph=True)
+    assert (done.tasks["parse"].output_json, done.tasks["size"].output_json) == (["b0", "b1", "b2"], ["b0b0", "b1b1", "b2b2"])
+    assert sorted(ran) == ["a0", "a1", "b0", "b1", "b2"]
+
+
+async def test_a_task_that_is_mapped_no_more_leaves_no_item_waiting(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    begun = asyncio.Event()
+
+    async def hang(ctx: Context) -> Any:
+        if ctx.map_index == 1:
+            begun.set()
+            await asyncio.Event().wait()
+        return ctx.map_index
+
+    lists(flow, [1, 2])
+    flow.add_task_definition("parse", hang, map_over="files")
+    run_id = flow.init_run()
+    driving = asyncio.create_task(flow.run_until_complete(run_id))
+    await begun.wait()
+    driving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await driving
+    plain = AsyncFlow(flow.flow_name, store)
+    lists(plain, [1, 2])
+    plain.add_task_definition("parse", lambda ctx: ctx.pull("files"), dependencies=["files"])
+    done = await plain.run_until_complete(run_id, adopt_graph=True)
+    assert (done.state, done.tasks["parse"].output_json, done.tasks["parse[1]"].state) == ("success", [1, 2], "skipped")
+    again = AsyncFlow(flow.flow_name, store)
+    lists(again, [1, 2])
+    again.add_task_definition("parse", lambda ctx: ctx.item, map_over="files")
+    assert again.get_execution_details(run_id)["state"] == "success"
+
+
 # --- many ---
 
 

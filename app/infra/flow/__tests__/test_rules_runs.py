@@ -34,10 +34,11 @@ def test_a_run_comes_to_what_the_reference_says(way: str, kind: str, tmp_path: P
 @pytest.mark.parametrize("how", ["crash", "cancel"])
 def test_stopped_at_any_commit_a_scene_ends_the_same(scene: str, how: str, tmp_path: Path) -> None:
     sketch, _ = SCENES[scene]
-    for commit in range(1, 100):
+    commit, ended = 0, False
+    while not ended:
+        commit += 1
         story = Story(sketch, Shelf("memory", tmp_path))
-        if story.live(Storm(how, commit, after=True)):
-            break
+        ended = story.live(Storm(how, commit, after=True))
         story.through([])
         story.check()
-    assert 2 < commit < 99
+    assert commit > 2

@@ -1317,6 +1317,7 @@ class StoreContract(ABC):
             store.close()
             return
         assert (store.asked("done"), store.asked("run")) == ([], [Ask("run")])
+        assert store.check() == []
         store.commit(Changes(new_runs=[ended]))
         assert store.read_notes("done") == []
         store.close()
