@@ -372,11 +372,12 @@ class AsyncFlow(Declared):
         return self._runs(check_name("run id", run_id)).cancel(run_id, None)
 
     def cancel_task(self, run_id: str, task_id: str) -> bool:
-        """Cancel one task, such as one that hangs, and let the run go on: what is downstream of it is skipped.
+        """Cancel one task, such as one that hangs, and let the run go on: for what is downstream it has failed.
 
         Args:
             run_id: the run.
-            task_id: the task; `"sub.inner.task"` reaches into subflows. A subflow is cancelled with all that is in it.
+            task_id: the task; `"sub.inner.task"` reaches into subflows, `"parse[3]"` is an item of a map. A subflow is cancelled
+                with all that is in it, a mapped task with all its items that have not ended.
 
         Returns:
             Whether there was anything to cancel: not so where the task has ended.
@@ -396,7 +397,9 @@ class AsyncFlow(Declared):
 
         Args:
             run_id: the run.
-            task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up.
+            task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up. `"parse[3]"` is an item
+                of a map, which keeps its other items. A mapped task that did not succeed is set back with the items that
+                did not; one that did, with all of them.
             reset_downstream: set back everything downstream of it as well.
             adopt_graph: as for `run_until_complete`.
 
