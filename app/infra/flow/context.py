@@ -204,18 +204,18 @@ class Context:
         """The output of an upstream task, near or far; None if that task did not succeed. Each call makes a copy of its own.
 
         Args:
-            task_id: the id of the task (`"parse[3]"` is one item of a mapped one), or the decorated function itself: then a type checker knows what comes out, which is what
-                the function returns (awaited), a list of that if it is mapped, and anything if it makes a subflow. It trusts that
-                the task succeeded, and that it pushed nothing of another type. A function that serves several tasks stands for
-                the one that this task depends on.
+            task_id: the id of the task (`"parse[3]"` is one item of a mapped one), or the decorated function itself: then a type
+                checker knows what comes out, which is what the function returns (awaited), a list of that if it is mapped, and
+                anything if it makes a subflow. It trusts that the task succeeded, and that it pushed nothing of another type. A
+                function that serves several tasks stands for the one that this task depends on.
 
         Raises:
             UnknownTaskError: the flow has no such task.
             NotUpstreamError: the task is not upstream of this one, so it may not have run.
             UnknownDependencyError: the function is no task of the flow.
             AmbiguousDependencyError: the function serves several tasks that could be meant.
-            NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency, or
-                one item of it.
+            NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency
+                (or an item of one).
             CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
         scope, wanted = self._scope, task_id

@@ -456,8 +456,9 @@ class Declared:
         return isinstance(task_id, str) and task_id in self._definition.tasks
 
     def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
-        """Give a task another number of retries and delay, in seconds; they hold from the next failure on. Of a mapped task, for
-        each item.
+        """Give a task another number of retries and delay (in seconds); they hold from the next failure on.
+
+        Of a mapped task they hold for each item.
 
         Raises:
             UnknownTaskError: the flow has no such task.

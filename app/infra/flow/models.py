@@ -217,7 +217,7 @@ class StateChange:
 
 @dataclass(slots=True)
 class TaskInstance:
-    """One task of one run, or one item of a mapped task. Dates are aware UTC datetimes; values are Python values, not JSON text."""
+    """One task of one run, or one item of a mapped one. Dates are aware UTC datetimes; values are Python values, not JSON text."""
 
     task_id: str
     """Of an item: `parse[0]`, or `parse[key]` where there are keys."""
@@ -230,8 +230,8 @@ class TaskInstance:
     """What a subflow got as its params. Of a mapped task, once it has its list: the number of its items, or their keys. Of any
     other task None; the item itself is not stored here either."""
     output_json: Any = None
-    """The task's result; None where it did not succeed. Of a subflow: `{"child_run_id": ..., "result": ...}`. Of a mapped task: the
-    list of its items' results, with None for those that were skipped. Of a branch: what it chose."""
+    """The task's result; None where it did not succeed. Of a subflow: `{"child_run_id": ..., "result": ...}`. Of a mapped task:
+    the list of its items' results, with None for those that were skipped. Of a branch: what it chose."""
     error: str | None = None
     """The full traceback text of the latest attempt, where it failed. Of a mapped task: which items failed, one to a line."""
     start_date: datetime | None = None
@@ -314,7 +314,7 @@ class WorkflowRun:
         raise RunFailedError(self.id, self.flow_name, self.state.value, failures)
 
     def get_all_tasks_recursive(self, store: RunLoader) -> dict[str, TaskInstance]:
-        """Every task of this run and of the subflow runs below it, keyed by dotted path: `{"sub.task": ..., "each[0].task": ...}`.
+        """Every task of this run and of the subflow runs below it, by dotted path: `{"sub.task": ..., "each[0].task": ...}`.
 
         A subflow's own task instance is in it too, under its own path, before the tasks inside it.
         """
