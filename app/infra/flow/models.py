@@ -217,7 +217,7 @@ class StateChange:
 
 @dataclass(slots=True)
 class TaskInstance:
-    """One task of one run, or one item of a mapped one. Dates are aware UTC datetimes; values are Python values, not JSON text."""
+    """One task of one run, or one item of a mapped one. Dates are aware UTC datetimes, values Python values and not JSON text."""
 
     task_id: str
     """Of an item: `parse[0]`, or `parse[key]` where there are keys."""
@@ -230,8 +230,8 @@ class TaskInstance:
     """What a subflow got as its params. Of a mapped task, once it has its list: the number of its items, or their keys. Of any
     other task None; the item itself is not stored here either."""
     output_json: Any = None
-    """The task's result; None where it did not succeed. Of a subflow: `{"child_run_id": ..., "result": ...}`. Of a mapped task:
-    the list of its items' results, with None for those that were skipped. Of a branch: what it chose."""
+    """The task's result; None where it did not succeed. Of a subflow, once it has a run: `{"child_run_id": ..., "result": ...}`.
+    Of a mapped task: the list of its items' results, with None for those that were skipped. Of a branch: what it chose."""
     error: str | None = None
     """The full traceback text of the latest attempt, where it failed. Of a mapped task: which items failed, one to a line."""
     start_date: datetime | None = None
