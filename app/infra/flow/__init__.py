@@ -99,7 +99,6 @@ if TYPE_CHECKING:
         StateChange,
         TaskInstance,
         TaskType,
-        TriggerRule,
         WorkflowRun,
     )
     from .planning import Plan
@@ -109,6 +108,7 @@ if TYPE_CHECKING:
     from .sqlite_store import SQLiteStore
     from .store import BaseStore, Store
     from .task_handles import MappedTask
+    from .trigger_rules import TriggerRule
     from .version import __version__
     from .workflow_builders import FlowBuilder
 
@@ -246,9 +246,7 @@ _ROOMS = {
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": (
-        "Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType TriggerRule WorkflowRun"
-    ),
+    "models": ("Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun"),
     "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",
@@ -256,6 +254,7 @@ _ROOMS = {
     "sqlite_store": "SQLiteStore",
     "store": "BaseStore Store",
     "task_handles": "MappedTask",
+    "trigger_rules": "TriggerRule",
     "version": "__version__",
     "workflow_builders": "FlowBuilder",
 }

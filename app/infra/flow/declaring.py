@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .definitions import Dependencies, Dependency, FlowDefinition, RunIf, SubflowParams, TaskFunction
 from .errors import InvalidOptionError, TaskFunctionError
 from .functions import function_name
-from .models import TaskType, TriggerRule
+from .models import TaskType
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy, retry_policy, with_retries
 from .task_options import ExecutorChoice, task_options
 from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
@@ -20,6 +20,7 @@ from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
 if TYPE_CHECKING:
     from .including import Included
     from .task_handles import TaskDecorator
+    from .trigger_rules import TriggerRule
 
 F = TypeVar("F", bound=Callable[..., Any])
 D = TypeVar("D", bound="Declared")
@@ -67,7 +68,7 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         branch: bool = False,
         map_over: None = None,
@@ -97,7 +98,7 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         task_type: TaskType | str | None = None,
         name: str | None = None,
@@ -121,7 +122,7 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         branch: bool = False,
         map_over: Dependency | None = None,
@@ -181,7 +182,7 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         map_over: None = None,
         name: str | None = None,
@@ -204,7 +205,7 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         name: str | None = None,
         description: str | None = None,
@@ -222,7 +223,7 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         map_over: Dependency | None = None,
         map_key: MapKey | None = None,
@@ -278,7 +279,7 @@ class Declared:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         branch: bool = False,
         map_over: Dependency | None = None,
@@ -361,7 +362,7 @@ class Declared:
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
         params: SubflowParams = None,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         map_over: Dependency | None = None,
         map_key: MapKey | None = None,

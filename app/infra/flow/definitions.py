@@ -24,7 +24,6 @@ from .errors import (
     closest,
 )
 from .functions import Called, function_name, plain_kind
-from .graph import Graph
 from .late_dataclass import dataclass
 from .models import TaskType
 from .redaction import Redact
@@ -33,6 +32,7 @@ from .task_options import DEFAULT, OWN, ExecutorChoice, SubmitsWork, TaskOptions
 from .task_rules import PLAIN, TaskRules
 
 if TYPE_CHECKING:
+    from .graph import Graph
     from .groups import Group
 
 TaskFunction = Callable[..., Any]
@@ -387,6 +387,8 @@ class FlowDefinition:
             UnknownDependencyError, CycleError: as `Graph` does.
         """
         if self._graph is None:
+            from .graph import Graph  # late: a program may declare flows, and run none
+
             graph = Graph({task_id: task.depends_on for task_id, task in self.tasks.items()}, self.name)
             if self.rules:
                 self._check_maps()
@@ -485,7 +487,7 @@ def _beyond_edges(task: TaskDefinition, graph: Graph) -> list[dict[str, Any]]:
     if rules.branch:
         known = {} if rules.group is None else rules.group.names_for(graph.downstream(task.task_id))
         found["branch"] = {name: task_id for name, task_id in known.items() if name != task_id} or True
-    if rules.trigger_rule is not PLAIN.trigger_rule:
+    if rules.trigger_rule is not None:
         found["trigger_rule"] = rules.trigger_rule.value
     return [found] if found else []
 

@@ -14,14 +14,16 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from .errors import InvalidOptionError
-from .events import Event
 
 if TYPE_CHECKING:
     from .async_handlers import AsyncHandler
 
 _logger = logging.getLogger("night_batch.events")
 
-E = TypeVar("E", bound=Event)
+if TYPE_CHECKING:
+    from .events import Event
+
+E = TypeVar("E", bound="Event")
 
 
 class Audience(Protocol):
@@ -46,7 +48,7 @@ class EventManager:
     """Hands each event to those who subscribed to its class, in the order in which they subscribed."""
 
     def __init__(self) -> None:
-        self._handlers: dict[object, tuple[Callable[[Any], object], tuple[type[Event], ...]]] = {}
+        self._handlers: dict[object, tuple[Callable[[Any], object], tuple[type, ...]]] = {}
         self._async: dict[object, AsyncHandler] = {}
         """Those of them that are coroutine functions."""
 
@@ -84,7 +86,7 @@ class EventManager:
             from .async_handlers import AsyncHandler  # late: most subscribers are plain functions
 
             call = self._async[token] = AsyncHandler(handler)
-        self._handlers[token] = (call, event_types or (Event,))
+        self._handlers[token] = (call, event_types or (object,))
 
         def unsubscribe() -> None:
             self._handlers.pop(token, None)

@@ -23,12 +23,12 @@ from .errors import (
 from .late_dataclass import dataclass
 from .looking import GONE, Node, StoredRun, deciding, nodes_of
 from .map_items import split_path, whole_of
-from .models import TERMINAL_STATES, Attempt, AttemptResult, ExecutionState, TaskType, TriggerRule
+from .models import TERMINAL_STATES, Attempt, AttemptResult, ExecutionState, TaskType
 from .records import TaskRecord
 from .redaction import Redact, redacted
 from .retry_manager import NO_RETRY, RetryPolicy, failed_by_interruption, failure_by_interruption
 from .store import Store, outermost
-from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, Verdict
+from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, TriggerRule, Verdict
 from .views import Workers, to_moment
 from .views import attempts as attempts_of
 

@@ -19,7 +19,6 @@ from .definitions import check_name, flow_definition
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunTimeoutError
 from .event_manager import EventManager, Followers, RunAudience
-from .events import Event
 from .forks import watch
 from .models import WorkflowRun
 from .off_loop import Worker
@@ -28,13 +27,14 @@ from .store import Store, outermost
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
 if TYPE_CHECKING:
+    from .events import Event
     from .explaining import Explanation
     from .handles import RunHandle
     from .planning import Plan
     from .resuming import ResumedRuns
     from .runs import Runs
 
-E = TypeVar("E", bound=Event)
+E = TypeVar("E", bound="Event")
 
 _DRIVES = Drives()
 _FOLLOWERS = Followers()

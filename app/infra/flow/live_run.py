@@ -233,7 +233,7 @@ class LiveRun:
     def _is_seen(self, task_id: str, own: str, wanted: str) -> bool:
         """Whether a task had ended when another began, which may have begun early: what came later may not be committed yet."""
         rules = self.rules.get(own)
-        if rules is None or not RULES[rules.trigger_rule].is_early:
+        if rules is None or rules.trigger_rule is None or not RULES[rules.trigger_rule].is_early:
             return True
         began, ended = self.machine.tasks[task_id].started, self.machine.tasks[wanted].ended
         return began is not None and ended is not None and ended <= began

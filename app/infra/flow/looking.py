@@ -13,9 +13,9 @@ from typing import Any
 from .graph import Graph
 from .late_dataclass import dataclass
 from .map_items import ids_of, keys_of, whole_of
-from .models import TERMINAL_STATES, AttemptResult, ExecutionState, TriggerRule
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState
 from .records import AttemptRecord, RunRecord, TaskRecord
-from .trigger_rules import FAILED, RULES, SKIPPED, SUCCEEDED, Verdict, decide
+from .trigger_rules import FAILED, RULES, SKIPPED, SUCCEEDED, TriggerRule, Verdict, decide
 from .waiting import Waiting, chosen_by
 
 BRANCH_SKIPS = "branch {!r} did not choose it"

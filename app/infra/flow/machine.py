@@ -16,13 +16,13 @@ from .errors import IllegalTransitionError
 from .graph import Graph
 from .map_items import Keys
 from .maps import Mapped, Maps
-from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure, TriggerRule
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
 from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
 from .task_rules import PLAIN, TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, Verdict
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
 from .trigger_rules import SKIPPED as AS_SKIPPED
 from .waiting import Waiting, chosen_by
 
@@ -159,7 +159,7 @@ class RunMachine:
         """The positions of the tasks that do not simply wait for the success of all that they depend on."""
         for task_id, said in self._rules.items():
             position = self.graph.position(task_id)
-            if said.map_over is not None or said.trigger_rule is not _USUAL:
+            if said.map_over is not None or said.trigger_rule is not None:
                 yield position
             if said.branch:
                 yield from self.graph.followers(position)
@@ -216,7 +216,7 @@ class RunMachine:
         """What a task waits for, as its upstreams stand."""
         said = self._rules.get(self.graph.id_at(position), PLAIN)
         gate = -1 if said.map_over is None else self.graph.position(said.map_over)
-        waiting = Waiting(said.trigger_rule, gate)
+        waiting = Waiting(said.trigger_rule or _USUAL, gate)
         dependencies = self.graph.dependencies(position)
         waiting.pending = len(dependencies) - (gate >= 0)
         waiting.branches = self._branches.intersection(dependencies)

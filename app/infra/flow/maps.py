@@ -12,12 +12,12 @@ from .codec import join_list
 from .errors import shortened
 from .graph import Graph
 from .map_items import Keys, by_whole, ids_of, keys_of, text_of
-from .models import TERMINAL_STATES, ExecutionState, TriggerRule
+from .models import TERMINAL_STATES, ExecutionState
 from .records import TaskRecord
 from .steps import Step
 from .task_rules import TaskRules
 from .trigger_rules import FAILED as AS_FAILED
-from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, Verdict, decide
+from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict, decide
 from .trigger_rules import SKIPPED as AS_SKIPPED
 
 _SCHEDULED, _RUNNING = ExecutionState.SCHEDULED, ExecutionState.RUNNING
@@ -158,7 +158,9 @@ class Maps:
             map_over = over.get(task_id)
             if map_over is None:
                 continue
-            mapped = self._wholes[task_id] = Mapped(host.tasks[task_id], rules[task_id].trigger_rule, found[task_id])
+            mapped = self._wholes[task_id] = Mapped(
+                host.tasks[task_id], rules[task_id].trigger_rule or TriggerRule.ALL_SUCCESS, found[task_id]
+            )
             mapped.source = self._wholes.get(map_over)
             if mapped.source is not None:
                 mapped.source.streams.append(mapped)

@@ -65,40 +65,6 @@ class TaskType(StringEnum):
     FLOW = "flow"
 
 
-class TriggerRule(StringEnum):
-    """What a task asks of its upstreams. Members compare equal to their strings, which are those of Apache Airflow.
-
-    An upstream *succeeded*; or it *failed*, which is said here of those that were cancelled, too, and of those that were skipped
-    because something upstream of them failed; or it was *skipped*, because it said so itself, or a condition or branch did.
-    A task without upstreams runs, whatever its rule.
-    """
-
-    ALL_SUCCESS = "all_success"
-    """All succeeded."""
-    ALL_FAILED = "all_failed"
-    """All failed."""
-    ALL_DONE = "all_done"
-    """All have ended, however: for what cleans up. It does not hide the failure of the run."""
-    ALL_SKIPPED = "all_skipped"
-    """All were skipped."""
-    ONE_SUCCESS = "one_success"
-    """One succeeded; the others are not waited for."""
-    ONE_FAILED = "one_failed"
-    """One failed; the others are not waited for."""
-    ONE_DONE = "one_done"
-    """One succeeded or failed; the others are not waited for."""
-    NONE_FAILED = "none_failed"
-    """All have ended, and none failed."""
-    NONE_FAILED_MIN_ONE_SUCCESS = "none_failed_min_one_success"
-    """All have ended, none failed, and one at least succeeded: for what brings branches together."""
-    NONE_SKIPPED = "none_skipped"
-    """All have ended, and none was skipped."""
-    ALL_DONE_MIN_ONE_SUCCESS = "all_done_min_one_success"
-    """All have ended, and one at least succeeded."""
-    ALWAYS = "always"
-    """It waits for nothing."""
-
-
 class AttemptResult(StringEnum):
     """How one attempt of a task ended. `running` is an attempt that has not."""
 

@@ -14,12 +14,12 @@ from .explaining import STATES, names, owner_of
 from .late_dataclass import dataclass
 from .looking import ANY, GONE, Node, StoredRun, both, nodes_of, possible_verdicts
 from .map_items import split_path
-from .models import TERMINAL_STATES, ExecutionState, Failure, TriggerRule, kinds_of
+from .models import TERMINAL_STATES, ExecutionState, Failure, kinds_of
 from .records import Ask, RunRecord, TaskRecord
 from .redaction import Redact, redacted
 from .retry_manager import RetryPolicy, failure_by_interruption, next_delay
 from .store import Store, outermost
-from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, Verdict
+from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, TriggerRule, Verdict
 
 MOST_LINES = 20
 """Tasks of one kind that the text of a plan lists; of more it says how many."""

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import builtins
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import MAX_DELAY, InvalidOptionError, NonRetryableError
-from .graph import Graph
 from .late_dataclass import dataclass
 from .models import Failure, kind_name
 from .options import seconds_of
+
+if TYPE_CHECKING:
+    from .graph import Graph
 
 MAX_INTERRUPTIONS = 5
 """After so many deaths of its process a task counts as what kills it, unless its declaration says otherwise."""

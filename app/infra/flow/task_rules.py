@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import InvalidOptionError
 from .late_dataclass import dataclass
-from .models import TriggerRule
 
 if TYPE_CHECKING:
     from .groups import Group
+    from .trigger_rules import TriggerRule
 
 MapKey = Callable[[Any], str]
 """The key of an item, by which its task is called."""
@@ -26,7 +26,8 @@ MAX_MAP_SIZE = 1_000_000
 class TaskRules:
     """Whether a task runs, and for which items."""
 
-    trigger_rule: TriggerRule = TriggerRule.ALL_SUCCESS
+    trigger_rule: TriggerRule | None = None
+    """None is `all_success`, by which nearly all tasks start."""
     run_if: Callable[..., Any] | None = None
     branch: bool = False
     """Whether its output names those of its downstream tasks that go on."""
@@ -43,12 +44,16 @@ PLAIN = TaskRules()
 """Shared by all tasks that say nothing."""
 
 
-def trigger_rule(value: TriggerRule | str, task_id: str) -> TriggerRule:
-    """A trigger rule, or the string of one, checked.
+def trigger_rule(value: TriggerRule | str, task_id: str) -> TriggerRule | None:
+    """A trigger rule, or the string of one, checked; None for the usual one.
 
     Raises:
         InvalidOptionError: there is no such rule.
     """
+    if value == "all_success":
+        return None
+    from .trigger_rules import TriggerRule  # late: most tasks have no rule of their own
+
     try:
         return TriggerRule(value)
     except ValueError:
@@ -58,7 +63,7 @@ def trigger_rule(value: TriggerRule | str, task_id: str) -> TriggerRule:
 
 def task_rules(
     task_id: str,
-    rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+    rule: TriggerRule | str = "all_success",
     run_if: Callable[..., Any] | None = None,
     branch: bool = False,
     map_over: Any = None,
@@ -72,7 +77,7 @@ def task_rules(
     """
     if (rule, run_if, branch, map_over, map_key, max_map_size) == ("all_success", None, False, None, None, MAX_MAP_SIZE):
         return PLAIN
-    rule = trigger_rule(rule, task_id)
+    own = trigger_rule(rule, task_id)
     if run_if is not None and not callable(run_if):
         raise InvalidOptionError("run_if", run_if, "a function of the task's context", task_id)
     if type(branch) is not bool:
@@ -90,4 +95,4 @@ def task_rules(
     elif "[" in task_id or "]" in task_id:
         expected = "given to a task whose id holds no bracket: its items are called by the id and their key in brackets"
         raise InvalidOptionError("map_over", map_over, expected, task_id)
-    return TaskRules(rule, run_if, branch, map_over, map_key, max_map_size)
+    return TaskRules(own, run_if, branch, map_over, map_key, max_map_size)

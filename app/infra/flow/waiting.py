@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from .models import TriggerRule
-from .trigger_rules import RUN, SKIP, SKIP_FAILED, WAIT, Verdict, decide
+from .trigger_rules import RUN, SKIP, SKIP_FAILED, WAIT, TriggerRule, Verdict, decide
 
 if TYPE_CHECKING:
     from .groups import Group

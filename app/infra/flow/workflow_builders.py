@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from .clock import Clock
 from .definitions import Dependencies, Dependency, RunIf, SubflowParams, TaskFunction
 from .errors import ParallelError
 from .flow import AsyncFlow
-from .models import TaskType, TriggerRule
+from .models import TaskType
 from .redaction import Redact
 from .retry_manager import MAX_INTERRUPTIONS, OnInterrupt, RetryPolicy
 from .store import Store
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork
 from .task_rules import MAX_MAP_SIZE, MapKey
+
+if TYPE_CHECKING:
+    from .trigger_rules import TriggerRule
 
 
 class FlowBuilder:
@@ -81,7 +85,7 @@ class FlowBuilder:
         pool: str | None = None,
         pool_weight: int = 1,
         priority: int = 0,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         branch: bool = False,
         map_over: Dependency | None = None,
@@ -132,7 +136,7 @@ class FlowBuilder:
         max_interruptions: int = MAX_INTERRUPTIONS,
         on_interrupt: OnInterrupt = "retry",
         retry: RetryPolicy | None = None,
-        trigger_rule: TriggerRule | str = TriggerRule.ALL_SUCCESS,
+        trigger_rule: TriggerRule | str = "all_success",
         run_if: RunIf | None = None,
         map_over: Dependency | None = None,
         map_key: MapKey | None = None,
