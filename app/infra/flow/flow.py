@@ -69,8 +69,8 @@ class AsyncFlow(Declared):
         make_id: makes run ids that were not given; random ones by default.
         redact: takes a text and gives it back without its secrets. All that is kept or told of a failure goes through it
             (message, traceback, reason), and so do reasons of `SkipTask`, the lines of `ctx.log` and the texts in
-            `get_execution_details`; of nested flows, too. It is called from any thread. Where it raises or gives no string, the text becomes "(redaction failed)".
-            Params and outputs are stored as they are: the tasks need them.
+            `get_execution_details`; of nested flows, too. It is called from any thread. Where it raises or gives no string, the
+            text becomes "(redaction failed)". Params and outputs are stored as they are: the tasks need them.
         executor: where functions run that do not say so themselves; "thread" if left out. See `add_task_definition`.
         executors: any `concurrent.futures.Executor`s (of Dask, loky, parsl ...) by the names under which tasks ask for them, here
             and in nested flows. Whoever brings them shuts them down.
