@@ -18,6 +18,7 @@ from .retry_manager import NO_RETRY, RetryPolicy
 from .store import Store
 from .task_options import DEFAULT, SubmitsWork
 from .task_rules import PLAIN
+from .trigger_rules import TriggerRule
 from .views import to_datetime
 
 Hooks = tuple[Redact, ...]
@@ -108,7 +109,7 @@ def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord 
         "name": task.name or task_id if task else task_id,
         "description": _description(task) if task else None,
         "depends_on": list(task.depends_on) if task else [],
-        "trigger_rule": rules.trigger_rule.value,
+        "trigger_rule": (rules.trigger_rule or TriggerRule.ALL_SUCCESS).value,
         "run_if": None if rules.run_if is None else _text(inner_name(rules.run_if), hooks),
         "branch": rules.branch,
         "map_over": rules.map_over,
