@@ -544,8 +544,16 @@ MUTANTS: tuple[Mutant, ...] = (
         "rules: a restart forgets which skips are no failures",
         "the same run comes to something else if it is killed",
         "machine.py",
-        "(SKIP_FAILED, WAIT)\n                ):\n                    self._soft.add(position)",
-        "(SKIP_FAILED, WAIT)\n                ):\n                    pass",
+        "not self._failed_upstream(position):\n                    self._soft.add(position)",
+        "not self._failed_upstream(position):\n                    pass",
+        RULED,
+    ),
+    Mutant(
+        "rules: what ended in an earlier drive does not count",
+        "a failure of an earlier drive is forgotten where something else is skipped",
+        "machine.py",
+        "        if blocked:  # all that ended",
+        "        if False:  # all that ended",
         RULED,
     ),
     Mutant(

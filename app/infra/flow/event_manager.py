@@ -206,10 +206,15 @@ class RunAudience:
     @property
     def has_subscribers(self) -> bool:
         """See `Audience.has_subscribers`."""
-        return self._flow.has_subscribers or bool(self._followers.of(self._key))
+        # Asked in each turn of the loop: without a call, where nobody listens to anything.
+        if self._flow._handlers:
+            return True
+        return bool(self._followers._by_run) and bool(self._followers.of(self._key))
 
     def emit(self, events: Sequence[Event]) -> None:
         """See `Audience.emit`."""
+        if not events:  # as in nearly every turn where nobody listens
+            return
         self._flow.emit(events)
-        for follower in self._followers.of(self._key) if events else ():
+        for follower in self._followers.of(self._key):
             follower(events)

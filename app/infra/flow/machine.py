@@ -135,12 +135,16 @@ class RunMachine:
         for position in self._by_rules():
             if records[position].state is SCHEDULED:
                 self._waiting[position] = self._waiting_at(position)
+        if blocked:  # all that ended before is counted before anybody is told of what ends now
+            for position, record in enumerate(records):
+                if record.state is SCHEDULED and any(other.state is not SUCCESS for other in self._ended_upstream(position)):
+                    self._waiting[position] = self._waiting_at(position)
         for position in sorted(self._branches):
             if records[position].state is SUCCESS:
                 self._tell_downstream(step, self._leave_out(step, position, now), now)
         waiting = self._waiting
         for position, record in enumerate(records):
-            if record.state is SCHEDULED and (blocked or not pending[position] or (waiting and position in waiting)):
+            if record.state is SCHEDULED and (not pending[position] or (waiting and position in waiting)):
                 self._consider(step, position, record, now)
         self._finish_if_done(step, now)
 
@@ -186,13 +190,16 @@ class RunMachine:
             record = self.tasks[task_id]
             if record.state is SKIPPED:
                 position = self.graph.position(task_id)
-                if (
-                    record.started is not None
-                    or position in left_out
-                    # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
-                    or self._waiting_at(position).verdict() not in (SKIP_FAILED, WAIT)
-                ):
+                if record.started is not None or position in left_out or not self._failed_upstream(position):
                     self._soft.add(position)
+
+    def _failed_upstream(self, position: int) -> bool:
+        """Whether a task that was skipped by its rule was so because of a failure."""
+        waiting = self._waiting_at(position)
+        if waiting.gate is WAIT and self.has_items(self._records[waiting.gate_position]):
+            waiting.gate = RUN  # as it was then: a mapped task has its items long before it ends
+        # One that waits: something upstream was set back alone. What skipped this one then is taken for a failure.
+        return waiting.verdict() in (SKIP_FAILED, WAIT)
 
     def _left_out_by(self, branch: int) -> list[int]:
         """The direct downstreams of a branch that it did not choose, and that stand behind none that it did."""
@@ -231,16 +238,11 @@ class RunMachine:
     def _consider(self, step: Step, position: int, record: TaskRecord, now: int) -> None:
         """What a waiting task's upstreams, as they stand, decide for it. For the beginning: later, each end is told."""
         waiting = self._waiting.get(position)
-        if waiting is None:
-            if all(
-                other.state is SUCCESS or other.state not in TERMINAL_STATES
-                for other in (self._records[upstream] for upstream in self.graph.dependencies(position))
-            ):
-                if not self._pending[position]:
-                    self.may_start(step, record, now)
-                return
-            waiting = self._waiting[position] = self._waiting_at(position)
-        elif waiting.decided:
+        if waiting is None:  # all that have ended succeeded
+            if not self._pending[position]:
+                self.may_start(step, record, now)
+            return
+        if waiting.decided:
             return
         news: list[TaskRecord] = []
         self._judge(step, position, record, waiting, news, now)
@@ -270,7 +272,7 @@ class RunMachine:
         pending, waiting, records = self._pending, self._waiting, self._records
         for record in news:  # grows while it is walked
             source = self.graph.position(record.task_id)
-            outcome = self._outcome(source, record)
+            outcome = SUCCEEDED if record.state is SUCCESS else self._outcome(source, record)
             for position in self.graph.followers(source):
                 follower = records[position]
                 if follower.state is not SCHEDULED:
@@ -514,15 +516,18 @@ class RunMachine:
         self._put_back(step, record, now)
 
     def _ended(self, step: Step, record: TaskRecord, now: int) -> None:
-        if self.maps is not None and (mapped := self.maps.of_item(record.task_id)) is not None:
-            self.maps.ended(step, mapped, record, now)
-            return
-        self._open -= 1
-        if self.maps is not None and record.state is not SUCCESS:
-            self.maps.drop_items(step, record, now)
         news = [record]
-        if self._branches and record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
-            news += self._leave_out(step, self.graph.position(record.task_id), now)
+        if self._rules:  # as few flows have
+            if self.maps is not None:
+                mapped = self.maps.of_item(record.task_id)
+                if mapped is not None:
+                    self.maps.ended(step, mapped, record, now)
+                    return
+                if record.state is not SUCCESS:
+                    self.maps.drop_items(step, record, now)
+            if record.state is SUCCESS and self.graph.position(record.task_id) in self._branches:
+                news += self._leave_out(step, self.graph.position(record.task_id), now)
+        self._open -= 1
         self._tell_downstream(step, news, now)
         self._finish_if_done(step, now)
 

@@ -169,16 +169,19 @@ class Story:
 
     def again(self, rng: Random) -> list[str]:
         """Set back a few tasks or items, however they ended, with all that is downstream, or one alone; which."""
-        self.set_back = True
         paths = all_paths(self.sketch, evaluate(self.sketch, PARAMS))
         chosen = [rng.choice(paths) for _ in range(rng.randint(1, 3))]
+        self.set_back_all(chosen, alone=len(chosen) == 1 and rng.random() < 0.5)
+        return chosen
+
+    def set_back_all(self, paths: Sequence[str], alone: bool = False) -> None:
+        """Set back the tasks at these paths, with all that is downstream unless alone."""
+        self.set_back = True
         with self.shelf.open() as store:
             flow = self.flow(store)
-            for path in chosen:
+            for path in paths:
                 if find(store, RUN, path) not in (None, "scheduled"):
-                    alone = len(chosen) == 1 and rng.random() < 0.5
                     flow.manual_retry(RUN, path, reset_downstream=not alone)
-        return chosen
 
 
 def drop_leftovers(found: dict[str, Any], right: dict[str, Any]) -> None:

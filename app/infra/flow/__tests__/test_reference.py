@@ -141,6 +141,16 @@ SCENES: dict[str, tuple[Sketch, str]] = {
         "mourn success, mourn[0] skipped, mourn[1] success, mourn[2] skipped, "
         "every success, every[0] success, every[1] success, every[2] success: failed",
     ),
+    "a map over a map that is skipped by another upstream is so although the first has not ended": (
+        (
+            lists(1),
+            task("a"),
+            task("fetch", map_over="files", turns=9),
+            task("parse", "a", map_over="fetch", rule="one_failed"),
+            task("last", "parse", "fetch", rule="one_failed"),
+        ),
+        "files success, a success, fetch success, fetch[0] success, parse skipped, last skipped: success",
+    ),
     "items keep their keys": (
         (lists(2), task("fetch", map_over="files", keys="good"), task("parse", map_over="fetch")),
         "files success, fetch success, fetch[k.files-0] success, fetch[k.files-1] success, "

@@ -11,6 +11,7 @@ from random import Random
 import pytest
 
 from .conftest import STORE_KINDS
+from .reference import ALWAYS_FAILS, Does, Sketched
 from .rules_runs import WAYS, Shelf, Storm, Story
 from .test_reference import SCENES
 
@@ -42,3 +43,27 @@ def test_stopped_at_any_commit_a_scene_ends_the_same(scene: str, how: str, tmp_p
         story.through([])
         story.check()
     assert commit > 2
+
+
+WHAT_SKIPS = {
+    "a branch": (Sketched("b", gives="choice"), Sketched("t", ("b",))),
+    "a task that says so": (Sketched("b", does=(Does(skips=True),)), Sketched("t", ("b",))),
+    "a gate": (Sketched("b", does=(Does(skips=True),)), Sketched("t", map_over="b")),
+}
+
+
+@pytest.mark.parametrize("what", WHAT_SKIPS)
+def test_a_failure_of_an_earlier_drive_counts_where_something_else_is_skipped_again(what: str, tmp_path: Path) -> None:
+    """What comes after both was skipped by the failure, and is so again when the other is set back."""
+    sketch = (
+        Sketched("x", does=(Does(failures=ALWAYS_FAILS),)),
+        *WHAT_SKIPS[what],
+        Sketched("both", ("t", "x")),
+        Sketched("last", ("both",), rule="none_failed"),
+    )
+    story = Story(sketch, Shelf("memory", tmp_path))
+    story.through([])
+    story.check()
+    story.set_back_all(["t"])
+    story.through([])
+    story.check()
