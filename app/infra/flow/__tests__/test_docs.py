@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import AsyncFlow, SQLiteStore
+from .. import AsyncFlow, SQLiteStore, TriggerRule
 
 ROOT = Path(__file__).parents[4]
 README = ROOT / "README.md"
@@ -82,6 +82,14 @@ def test_each_python_block_of_the_page_about_graphs_prints_what_stands_below_it(
 
 def test_each_python_block_of_the_page_about_graphs_says_what_it_prints() -> None:
     assert re.findall(r"^```(python|text)\n", GRAPHS.read_text(), re.M) == ["python", "text"] * len(blocks(GRAPHS, "python"))
+
+
+@pytest.mark.parametrize("page", [README, GRAPHS], ids=lambda page: page.name)
+def test_the_tables_of_trigger_rules_have_each_of_them_once(page: Path) -> None:
+    table = re.search(r"^\| (?:trigger )?rule \|.*?\n\n", page.read_text(), re.S | re.M)
+    assert table is not None
+    named = [name for row in table[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(rule.value for rule in TriggerRule)
 
 
 SCALING = ROOT / "docs" / "scaling.md"
