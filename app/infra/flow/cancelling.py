@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .clock import Clock
+from .definitions import mapped_tasks
 from .errors import InvalidNameError, RunMismatchError, RunNotFoundError, RunOwnedError, UnknownTaskError, closest
 from .events import Event
-from .map_items import by_whole, keys_of, split_path
+from .map_items import by_whole, split_path
 from .models import TERMINAL_STATES, ExecutionState, NoteKind, TaskType
 from .records import Ask, Lease, NoteRecord, RunRecord, TaskRecord
 from .steps import Step, cancel_run, cancel_task
@@ -209,10 +210,10 @@ class _Records:
 
     def _open_items(self, whole: TaskRecord) -> list[TaskRecord]:
         """The items of a mapped task that have not ended."""
-        if keys_of(whole.input) is None:
-            return []
         items = by_whole(self.tasks(whole.run_id), [whole.task_id])[whole.task_id]
-        return [item for item in items.values() if item.state not in TERMINAL_STATES]
+        found = [item for item in items.values() if item.state not in TERMINAL_STATES]
+        # Those of a task that is mapped no more, and others that are called so, are tasks like any other.
+        return found if found and whole.task_id in mapped_tasks(self.run(whole.run_id).graph) else []
 
     def _cancel_run(self, step: Step, run_id: str, now: int) -> None:
         waiting = [run_id]

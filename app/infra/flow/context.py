@@ -203,6 +203,9 @@ class Context:
     def pull_output(self, task_id: str | Callable[..., Any]) -> Any:
         """The output of an upstream task, near or far; None if that task did not succeed. Each call makes a copy of its own.
 
+        None, too, of the task that a mapped one has its items from one by one, whether that has ended or not; its own item's,
+        `ctx.item`, is there.
+
         Args:
             task_id: the id of the task (`"parse[3]"` is one item of a mapped one), or the decorated function itself: then a type
                 checker knows what comes out, which is what the function returns (awaited), a list of that if it is mapped, and

@@ -79,8 +79,8 @@ class Listing:
         for index, item in enumerate(items):
             try:
                 key = map_key(item)
-            except Exception as error:
-                problem = f"map_key raised {type(error).__name__} on item {index}: {error}"
+            except BaseException as error:  # SystemExit, too: it is called in a thread, where that ends nothing
+                problem = f"map_key raised {type(error).__name__} on item {index}: {_message_of(error)}"
                 raise MapError(task_id, source, problem, "Have it return a string for every item") from error
             unusable = problem_of_key(key)
             if unusable is not None:
@@ -89,8 +89,15 @@ class Listing:
             if key in seen:
                 problem = f"items {seen[key]} and {index} have the same key {shown(key)}"
                 raise MapError(task_id, source, problem, "Have map_key tell them apart")
-            seen[key] = index
+            seen[str.__str__(key)] = index  # the bare text, where a class of its own, as of an enum, shows itself otherwise
         return list(seen)
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str.__str__(str(error))
+    except BaseException as problem:  # an exception whose __str__ raises
+        return f"(its message could not be made: {type(problem).__name__})"
 
 
 def _kind_of(value: object) -> str:

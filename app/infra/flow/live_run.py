@@ -27,7 +27,7 @@ from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
 from .options import named_params
 from .outputs import WORTH, Outputs, ReadOutput
-from .records import RunRecord, TaskRecord
+from .records import RunRecord, TaskRecord, copy_of
 from .redaction import Redact, kept_failure, kept_reason, redacted
 from .retry_manager import RetryPolicy
 from .steps import Step
@@ -76,6 +76,12 @@ def new_run(
     step.changes.new_runs.append(run)
     step.changes.tasks.extend(tasks)
     return run, tasks
+
+
+def _without_output(record: TaskRecord) -> TaskRecord:
+    copied = copy_of(record)
+    copied.output = None
+    return copied
 
 
 class _Policies(Mapping[str, RetryPolicy]):
@@ -199,7 +205,7 @@ class LiveRun:
         own = self.tasks[task_id].task_id
         if not self.graph.is_upstream(whole, of=own):
             raise NotUpstreamError(task_id, wanted)
-        if self.rules and not self._is_seen(task_id, own, wanted):
+        if self.rules and (self._is_streamed(task_id, own, whole, wanted) or not self._is_seen(task_id, own, wanted)):
             return None
         text = self.output_text(wanted)
         return None if text is None else self.codec.decode(text)
@@ -238,6 +244,25 @@ class LiveRun:
         began, ended = self.machine.tasks[task_id].started, self.machine.tasks[wanted].ended
         return began is not None and ended is not None and ended <= began
 
+    def _is_streamed(self, task_id: str, own: str, whole: str, wanted: str | None = None) -> bool:
+        """Whether a task has its items from another, one by one, which may thus not have ended: seen, if at all, by the quicker.
+
+        Its own item's is seen, and all of it where a task stands between the two.
+        """
+        mapped = None if self.machine.maps is None else self.machine.maps.whole(own)
+        source = None if mapped is None else mapped.source
+        while source is not None and source.record.task_id != whole:
+            source = source.source
+        if source is None or (wanted is not None and wanted in source.index and self._index_of(task_id) == source.index[wanted]):
+            return False
+        task = self.tasks[own]
+        between = [other for other in task.depends_on if other != task.rules.map_over]
+        return not any(other == whole or self.graph.is_upstream(whole, of=other) for other in between)
+
+    def _index_of(self, task_id: str) -> int | None:
+        mapped = None if self.machine.maps is None else self.machine.maps.of_item(task_id)
+        return None if mapped is None else mapped.index.get(task_id)
+
     def item(self, task_id: str) -> tuple[str | None, int] | None:
         """See `Scope.item`."""
         mapped = self.machine.maps.of_item(task_id) if self.machine.maps is not None else None
@@ -271,6 +296,8 @@ class LiveRun:
             left_out = None
         sent = (task_id, *(other for other in task.depends_on if other != left_out))
         records = [self.outputs.whole(self.machine.tasks[sent_id]) for sent_id in sent]
+        if item is not None and self._is_streamed(task_id, task.task_id, task.rules.map_over or ""):
+            records = [_without_output(record) if record.task_id == task.rules.map_over else record for record in records]
         names = None if task.group is None else task.group.names_for(sent)
         functions = [(self.tasks[sent_id].handle, sent_id) for sent_id in sent[1:]]
         if task.group is not None:
@@ -313,6 +340,10 @@ class LiveRun:
         self.params = {key: text for key, text in params.items() if text is not None}
         self.run.params = join(self.params)
         step.changes.runs.append(self.run)
+
+    def latest_end(self) -> int:
+        """When the last of the attempts ended that there were."""
+        return max((record.ended for record in self.machine.tasks.values() if record.ended is not None), default=0)
 
     def result_text(self) -> str:
         """The stored text of a subflow's result: the output of its single last task, or of all its last tasks by id."""

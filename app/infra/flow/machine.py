@@ -103,6 +103,8 @@ class RunMachine:
         if mapped is not None:
             assert self.maps is not None
             return self.maps.is_done_with(mapped, record)
+        if self._branches and self.graph.position(record.task_id) in self._branches:
+            return False  # what it chose counts again when the subflow that it stands in is tried again
         followers = self.graph.followers(self.graph.position(record.task_id))
         return all(self._records[position].state in TERMINAL_STATES for position in followers)
 
@@ -132,6 +134,8 @@ class RunMachine:
         self._waiting.clear()
         if blocked:
             self._classify()
+        if self.maps is not None:
+            self.maps.begin(step, now)
         for position in self._by_rules():
             if records[position].state is SCHEDULED:
                 self._waiting[position] = self._waiting_at(position)
@@ -505,8 +509,10 @@ class RunMachine:
         """
         mapped = None if self.maps is None else self.maps.whole(record.task_id)
         if mapped is not None and self.maps is not None:
-            for item in self.maps.open_items(mapped):
+            items = self.maps.open_items(mapped)
+            for item in items:
                 cancel_one(step, self.run, item, now, reason, None)
+            self.maps.cancelled(step, mapped, items, now)
         cancel_one(step, self.run, record, now, reason, logs)
         if self._records:
             self._ended(step, record, now)
@@ -537,9 +543,17 @@ class RunMachine:
         # Not so a subflow whose run was begun, or a mapped task that has its items: these count for themselves.
         if record.child_run_id is None and self.is_there(record.task_id) and not self.has_items(record):
             crashes += died
-            failure = failure_by_interruption(self._policies[record.task_id], crashes, died)
+            policy = self._policies[record.task_id]
+            if policy.on_interrupt == "fail" and self.maps is not None and self.maps.whole(record.task_id) is not None:
+                policy = RetryPolicy(max_interruptions=policy.max_interruptions)  # its items must not run twice; it has none yet
+            failure = failure_by_interruption(policy, crashes, died)
         self._put_back(step, record, now, logs, failure)
         record.crashes = crashes
+
+    def wake(self, step: Step, record: TaskRecord) -> None:
+        """Have an item that was skipped since no list had it wait again: one has it now."""
+        self._move(step, record, SCHEDULED)
+        record.ended = record.reason = None
 
     def has_items(self, record: TaskRecord) -> bool:
         """Whether a record is that of a mapped task whose items are there."""

@@ -43,6 +43,10 @@ class Host(Protocol):
         """Skip a record, whatever follows from that."""
         ...
 
+    def wake(self, step: Step, record: TaskRecord) -> None:
+        """Have an item that was skipped since no list had it wait again."""
+        ...
+
     def listed(self, step: Step, whole: str, now: int) -> None:
         """A mapped task has its items: those that map over it may have theirs."""
         ...
@@ -241,8 +245,11 @@ class Maps:
         for item in fresh:
             tasks[item.task_id] = known[item.task_id] = item
         for item_id, item in known.items():
-            if item_id not in made and item.state not in TERMINAL_STATES:
-                self._host.mark_skipped(step, item, NOT_LISTED, now)
+            if item_id not in made:
+                if item.state not in TERMINAL_STATES:
+                    self._host.mark_skipped(step, item, NOT_LISTED, now)
+            elif item.state is _SKIPPED and item.started is None and item.reason in (NOT_LISTED, NO_LIST):
+                self._host.wake(step, item)
         return [known[item_id] for item_id in made]
 
     def ended(self, step: Step, mapped: Mapped, item: TaskRecord, now: int) -> None:
@@ -255,6 +262,14 @@ class Maps:
         self._told(step, [(stream, index) for stream in mapped.streams], now)
         if not mapped.open:
             self._settle(step, mapped, now)
+
+    def cancelled(self, step: Step, mapped: Mapped, items: Iterable[TaskRecord], now: int) -> None:
+        """Items were cancelled with the whole, which does not settle any more: those that stream from them are told."""
+        indexes = [mapped.index[item.task_id] for item in items if item.task_id in mapped.index]
+        for index in indexes:
+            mapped.classes[index] = AS_FAILED
+        mapped.open = 0
+        self._told(step, [(stream, index) for index in indexes for stream in mapped.streams], now)
 
     def _told(self, step: Step, news: list[tuple[Mapped, int]], now: int) -> None:
         """What the ends of the items that they stream from decide for items, and for those that stream from these in turn."""
@@ -294,6 +309,12 @@ class Maps:
             texts = ["null" if item.output is None or item.state is not _SUCCESS else item.output for item in items]
             self._host.settle(step, mapped.record, _SUCCESS, join_list(texts), "", now)
 
+    def begin(self, step: Step, now: int) -> None:
+        """The run goes on. A mapped task may have ended meanwhile, by its stored record: so have its items."""
+        for mapped in self:
+            if mapped.record.state in TERMINAL_STATES:
+                self.drop_items(step, mapped.record, now)
+
     def drop_items(self, step: Step, record: TaskRecord, now: int) -> None:
         """Skip what waits of a mapped task's items, now that it has ended: it was set back, and did not come to its list."""
         mapped = self._wholes.get(record.task_id)
@@ -315,11 +336,18 @@ class Maps:
             downstream: whether all that depends on it is set back, too.
             goes_on: whether it is to mend what did not succeed, instead of beginning afresh.
         """
-        mapped = self.of_item(task_id) or self.whole(task_id)
+        item_of = self.of_item(task_id)
+        mapped = item_of or self.whole(task_id)
         kept: set[str] = set()
         parts: dict[str, list[int]] = {}
         whole: set[str] = set()
-        if mapped is not None and mapped.items is not None and (task_id in mapped.index or goes_on):
+        unlisted = item_of is not None and task_id not in item_of.index
+        if item_of is not None and unlisted:  # the whole finds out whether there is such an item; the others stay
+            start = item_of.record.task_id
+            parts[start] = []
+            if goes_on:
+                kept.add(task_id)
+        elif mapped is not None and mapped.items is not None and (task_id in mapped.index or goes_on):
             mend = [task_id] if task_id in mapped.index else mapped.to_mend()
             parts[mapped.record.task_id] = [mapped.index[item_id] for item_id in mend]
             if goes_on:
@@ -341,10 +369,10 @@ class Maps:
                 affected += [other, *(found.known if found is not None else ())]
             elif other in parts:
                 assert found is not None
-                assert found.items is not None
-                affected += [other, *(found.items[index].task_id for index in parts[other])]
+                items = found.items or []
+                affected += [other, *(items[index].task_id for index in parts[other])]
                 kept.add(other)
-        return affected, kept
+        return [*affected, task_id] if unlisted else affected, kept
 
     def _spread(self, task_id: str, upstream: list[str], parts: dict[str, list[int]], whole: set[str]) -> None:
         """Set a task back with what is upstream of it: some of its items, where it streams from some, and depends on no more."""
@@ -357,8 +385,8 @@ class Maps:
 
     def is_done_with(self, mapped: Mapped, item: TaskRecord) -> bool:
         """Whether nobody waits for an item's output any more."""
-        if mapped.record.state not in TERMINAL_STATES:
-            return False
+        if mapped.record.state not in TERMINAL_STATES or mapped.record.state is _FAILED:
+            return False  # of one that failed, a retry of the subflow that it stands in will put the list together
         index = mapped.index.get(item.task_id)
         for stream in mapped.streams:
             waits = stream.items is None or index is None or stream.items[index].state not in TERMINAL_STATES

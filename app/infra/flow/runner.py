@@ -92,6 +92,8 @@ class Runner:
         """Whether somebody asked that the whole tree be cancelled."""
         self._failure: BaseException | None = None
         """What went wrong in a quick turn, for `drive` to raise."""
+        self._latest = 0
+        """When the latest attempt ended. None begins before that, even if the clock is set back: it may ask what had ended."""
         self._heard: list[Ask] = []
         """What was asked, and is being done: attempts may take a while to end, and the step may not be committed."""
         self.heeded: list[Ask] = []
@@ -115,6 +117,7 @@ class Runner:
         """
         self._root = root
         self._runs.update((live.run.id, live) for live in (root, *children))
+        self._latest = max((live.latest_end() for live in self._runs.values() if live.rules), default=0)
         calls: list[Call] = []
         unwatch = self._listen()
         try:
@@ -242,6 +245,8 @@ class Runner:
                 begun = record.started, started
                 # By the monotonic clock: the wall clock may have been set in between.
                 ended = record.started + round((monotonic - started) * 1e6)
+                if ended > self._latest:
+                    self._latest = ended
             if cancelled is not None:
                 live.machine.cancelled(step, record, ended, outcome.logs, cancelled)
             elif outcome.interrupted:
@@ -285,6 +290,8 @@ class Runner:
         """Carry on from what the step made ready or finished, until no more can start; return the calls to make."""
         calls: list[Call] = []
         now, monotonic = self._clock.now(), self._clock.monotonic()
+        if now < self._latest:
+            now = self._latest
         for _ in range(MOST_STARTS):
             if step.ready or step.finished or step.delayed or self._agenda.entries:
                 self._absorb(step, now, monotonic)
