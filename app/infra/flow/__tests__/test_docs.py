@@ -88,7 +88,7 @@ def test_each_python_block_of_the_page_about_graphs_says_what_it_prints() -> Non
 def test_the_tables_of_trigger_rules_have_each_of_them_once(page: Path) -> None:
     table = re.search(r"^\| (?:trigger )?rule \|.*?\n\n", page.read_text(), re.S | re.M)
     assert table is not None
-    named = [name for row in table[0].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    named = [name for row in table[0].strip().splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(named) == sorted(rule.value for rule in TriggerRule)
 
 
