@@ -418,9 +418,9 @@ class _Explainer:
             self._say(f"{me} is running{self._since(record.started)}{attempt}.")
             return
         self._say(f"{me} began{self._at(record.started)}{attempt}, and was cut off: whoever drove the run is gone.")
-        has_items = self._run.is_whole(task_id) and self._run.items(task_id) is not None
-        is_shell = record.child_run_id is not None or has_items
-        failure = None if is_shell else failure_by_interruption(policy, record.crashes + 1, died=True)
+        is_whole = self._run.is_whole(task_id)
+        is_shell = record.child_run_id is not None or (is_whole and self._run.items(task_id) is not None)
+        failure = None if is_shell else failure_by_interruption(policy, record.crashes + 1, died=True, is_whole=is_whole)
         if failure is not None:
             self._say(f"It will not run again, but fail when the run goes on: {failure.message}.")
         elif not is_shell:

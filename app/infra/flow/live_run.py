@@ -243,7 +243,7 @@ class LiveRun:
         began, ended = self.machine.tasks[task_id].started, self.machine.tasks[wanted].ended
         return began is not None and ended is not None and ended <= began
 
-    def _is_streamed(self, task_id: str, own: str, whole: str, wanted: str | None = None) -> bool:
+    def _is_streamed(self, task_id: str, own: str, whole: str, wanted: str = "") -> bool:
         """Whether a task has its items from another, one by one, which may thus not have ended: seen, if at all, by the quicker.
 
         Its own item's is seen, and all of it where a task stands between the two.
@@ -252,7 +252,9 @@ class LiveRun:
         source = None if mapped is None else mapped.source
         while source is not None and source.record.task_id != whole:
             source = source.source
-        if source is None or (wanted is not None and wanted in source.index and self._index_of(task_id) == source.index[wanted]):
+        if source is None or source.items is None:  # it succeeded before it was mapped: its output is the list
+            return False
+        if wanted in source.index and self._index_of(task_id) == source.index[wanted]:
             return False
         task = self.tasks[own]
         between = [other for other in task.depends_on if other != task.rules.map_over]

@@ -548,10 +548,8 @@ class RunMachine:
         # Not so a subflow whose run was begun, or a mapped task that has its items: these count for themselves.
         if record.child_run_id is None and self.is_there(record.task_id) and not self.has_items(record):
             crashes += died
-            policy = self._policies[record.task_id]
-            if policy.on_interrupt == "fail" and self.maps is not None and self.maps.whole(record.task_id) is not None:
-                policy = RetryPolicy(max_interruptions=policy.max_interruptions)  # its items must not run twice; it has none yet
-            failure = failure_by_interruption(policy, crashes, died)
+            is_whole = self.maps is not None and self.maps.whole(record.task_id) is not None
+            failure = failure_by_interruption(self._policies[record.task_id], crashes, died, is_whole)
         self._put_back(step, record, now, logs, failure)
         record.crashes = crashes
 

@@ -363,9 +363,9 @@ class _Look:
     def _cut_off(self, record: TaskRecord) -> None:
         """What its interruption makes of a task that was under way."""
         failure, task_id = None, record.task_id
-        has_items = self._run.is_whole(task_id) and self._run.items(task_id) is not None
-        if record.child_run_id is None and not has_items:
-            failure = failure_by_interruption(self._definition(task_id).retry, record.crashes + 1, died=True)
+        is_whole = self._run.is_whole(task_id)
+        if record.child_run_id is None and not (is_whole and self._run.items(task_id) is not None):
+            failure = failure_by_interruption(self._definition(task_id).retry, record.crashes + 1, died=True, is_whole=is_whole)
         record.state = ExecutionState.SCHEDULED if failure is None else ExecutionState.FAILED
         if failure is not None:
             self._why[task_id] = f"fails: {failure.message}"

@@ -259,17 +259,18 @@ def _may_help(policy: RetryPolicy, failure: Failure) -> bool:
     return any(name in kinds for name in policy.retry_on)
 
 
-def failure_by_interruption(policy: RetryPolicy, crashes: int, died: bool) -> Failure | None:
+def failure_by_interruption(policy: RetryPolicy, crashes: int, died: bool, is_whole: bool = False) -> Failure | None:
     """Why a task whose attempt was cut off has failed by that, or None where it runs again.
 
     Args:
         policy: the task's policy.
         crashes: in how many of its attempts since the last reset the process died, this one included if it did.
         died: whether the process died in this one; otherwise the run was stopped in an orderly way.
+        is_whole: whether it is a mapped task that had no items yet: then nothing was begun that must not be done twice.
     """
     # The records look the same where the store failed under a process, or its run was taken over: it could write no more.
     what = "its process died or lost the run" if died else "its run was stopped"
-    if policy.on_interrupt == "fail":
+    if policy.on_interrupt == "fail" and not is_whole:
         message = f'{what} while it ran, and on_interrupt="fail" forbids to run it again by itself'
         advice = "Find out how far it came and put that in order"
     elif died and crashes >= policy.max_interruptions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable
 from enum import Enum
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context
+from .. import AsyncFlow, Context, Store
 from .attempts import until
 from .conftest import FakeClock, make_store, returns, run, states_of
 from .test_mapping import lists
@@ -151,6 +152,50 @@ async def test_a_task_that_may_not_be_interrupted_is_mapped_again_if_it_had_no_i
     go_on.set()
     done = await flow.run_until_complete(run_id)
     assert (done.state, done.tasks["parse"].output_json) == ("success", [0, 1])
+
+
+async def test_a_map_key_in_which_the_process_dies_again_and_again_fails_its_task(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def build(store: Store) -> AsyncFlow:
+        def key(item: int) -> str:
+            begun.set()
+            go_on.wait(30)
+            return str(item)
+
+        flow = AsyncFlow("flow", store)
+        lists(flow, [0, 1])
+        flow.add_task_definition("parse", returns(1), map_over="files", map_key=key, on_interrupt="fail", max_interruptions=2)
+        return flow
+
+    async def copied_in_the_midst(folder: Path, copy: Path) -> None:
+        """What is in the store while the list is looked at: what a process that died then leaves."""
+        begun.clear()
+        with make_store("sqlite", folder) as store:
+            flow = build(store)
+            if store.exists("nightly"):
+                flow.take_over("nightly")  # its owner, this process, lives
+            driving = asyncio.create_task(flow.run_until_complete(flow.init_run(run_id="nightly")))
+            await until(begun.is_set)
+            shutil.copytree(folder, copy)
+            driving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await driving
+
+    (tmp_path / "first").mkdir()
+    await copied_in_the_midst(tmp_path / "first", tmp_path / "second")
+    await copied_in_the_midst(tmp_path / "second", tmp_path / "third")
+    go_on.set()
+    with make_store("sqlite", tmp_path / "third") as store:
+        flow = build(store)
+        flow.take_over("nightly")
+        planned = flow.plan("nightly")
+        explained = flow.explain("nightly", "parse")
+        failed = await flow.run_until_complete("nightly")
+        assert "its process died or lost the run 2 times" in (failed.tasks["parse"].reason or "")
+        assert planned.run == ()
+        assert "fail when the run goes on" in str(explained)
+        assert (await flow.retry("nightly", "parse")).state == "success"
 
 
 async def test_what_a_stream_comes_from_is_seen_item_by_item_whoever_was_quicker(flow: AsyncFlow) -> None:

@@ -117,6 +117,29 @@ async def test_an_item_runs_that_an_earlier_list_did_not_have(flow: AsyncFlow) -
     assert (done.state, done.tasks["parse"].output_json) == ("success", ["a", "b"])
 
 
+async def test_a_task_that_had_succeeded_is_mapped_from_now_on_and_what_maps_over_it_takes_its_list(store: Store) -> None:
+    def build(is_mapped: bool) -> AsyncFlow:
+        flow = AsyncFlow("flow", store)
+        lists(flow, [1, 2])
+        if is_mapped:
+            flow.add_task_definition("parse", lambda ctx: ctx.item, map_over="files")
+            flow.add_task_definition("size", lambda ctx: (ctx.item, ctx.pull("parse")), map_over="parse")
+        else:
+            flow.add_task_definition("parse", returns(["plain"]), dependencies=["files"])
+        flow.add_task_definition("last", returns(None), dependencies=["parse"])
+        return flow
+
+    run_id = (await run(build(is_mapped=False))).id
+    flow = build(is_mapped=True)
+    flow.manual_retry(run_id, "last", adopt_graph=True)
+    done = await flow.run_until_complete(run_id)
+    assert done.tasks["size"].output_json == [("plain", ["plain"])]
+    again = await flow.retry(run_id, "size[0]")
+    assert again.tasks["size"].output_json == [("plain", ["plain"])]
+    afresh = await flow.retry(run_id, "parse")
+    assert (afresh.state, afresh.tasks["size"].output_json) == ("success", [(1, None), (2, None)])
+
+
 async def test_an_item_that_is_not_listed_any_more_is_skipped_again_when_it_is_retried(flow: AsyncFlow) -> None:
     listed = [["a", "b"], ["a"]]
     flow.add_task_definition("files", lambda ctx: listed.pop(0))
