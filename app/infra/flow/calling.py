@@ -177,9 +177,14 @@ def _asking(task_id: str, called: Called, is_async: bool, run_if: Any, upstream:
     if must_be_awaited and not is_async:
         expected = "a plain function: a coroutine function can be awaited before a coroutine task alone"
         raise InvalidOptionError("run_if", run_if, expected, task_id)
-    while isinstance(run_if, partial):
-        run_if = run_if.func
-    return Asking(called, condition, function_name(run_if), is_async)
+    return Asking(called, condition, inner_name(run_if), is_async)
+
+
+def inner_name(function: Any) -> str:
+    """What to call a function that something may have been bound to."""
+    while isinstance(function, partial):
+        function = function.func
+    return function_name(function)
 
 
 def checked(task_id: str, function: Any, upstream: Sequence[str] = (), mapped: bool = False) -> tuple[Called, bool]:

@@ -116,7 +116,7 @@ class Context:
     )
 
     task_id: str
-    """The id of the task."""
+    """The id of the task; in a mapped one, that of the item: `parse[3]`."""
     attempt_number: int
     """The 0-based index of this attempt: above 0, it is not the first."""
 
@@ -207,17 +207,18 @@ class Context:
         `ctx.item`, is there.
 
         Args:
-            task_id: the id of the task, or the decorated function itself: then a type checker knows what comes out, which is what
-                the function returns (awaited), a list of that if it is mapped, and anything if it makes a subflow. It trusts that
-                the task succeeded, and that it pushed nothing of another type. A function that serves several tasks stands for
-                the one that this task depends on.
+            task_id: the id of the task (`"parse[3]"` is one item of a mapped one), or the decorated function itself: then a type
+                checker knows what comes out, which is what the function returns (awaited), a list of that if it is mapped, and
+                anything if it makes a subflow. It trusts that the task succeeded, and that it pushed nothing of another type. A
+                function that serves several tasks stands for the one that this task depends on.
 
         Raises:
             UnknownTaskError: the flow has no such task.
             NotUpstreamError: the task is not upstream of this one, so it may not have run.
             UnknownDependencyError: the function is no task of the flow.
             AmbiguousDependencyError: the function serves several tasks that could be meant.
-            NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency.
+            NotSentError: this runs in another process, and the output was not sent along, since the task is no direct dependency
+                (or an item of one).
             CannotTravelError: likewise, and the function is known by no name there: pull it by its id.
         """
         scope, wanted = self._scope, task_id

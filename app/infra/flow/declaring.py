@@ -315,16 +315,17 @@ class Declared:
             pool: one of `AsyncFlow(..., pools=)`: an attempt starts when the pool has room.
             pool_weight: how many of the pool's slots it takes.
             priority: of the tasks that are ready, those with the highest number start first.
-            trigger_rule: what it asks of its dependencies before it starts: a `TriggerRule` or its string.
+            trigger_rule: what it asks of how its dependencies end before it starts: a `TriggerRule` or its string.
             run_if: a function of the context, with parameters as the task's own, asked at each attempt where the task would run;
                 if it says no, the task is skipped. A coroutine function only where the task is one.
             branch: the task returns the ids of those of its downstream tasks that go on (one, a list of them, or None); the
                 others that depend on it directly are skipped, unless they stand downstream of one that goes on.
             map_over: a task (it need not stand among the dependencies) that returns a list: of this task there is an instance for
-                each item then, `parse[0]`, `parse[1]` ..., with attempts of its own; its output is the list of theirs. Over a
-                task that is mapped itself, each item starts as soon as that of the other has ended.
-            map_key: a function of an item that gives its key, so that the instances are called `parse[key]`.
-            max_map_size: a longer list fails the task.
+                each item then, `parse[0]`, `parse[1]` ..., with attempts of its own, for which all that is said here holds one by
+                one; its output is the list of theirs. The trigger rule goes by the other dependencies. Over a task that is
+                mapped itself, each item starts, by the rule, as soon as that of the other has ended.
+            map_key: a function of an item that gives its key, a string, so that the instances are called `parse[key]`.
+            max_map_size: how many items there may be; a longer list fails the task.
             name: what people call it.
             description: what it does; the function's docstring if left out.
             replace: take the place of a task of the same id, as when a notebook cell runs again.
@@ -456,7 +457,9 @@ class Declared:
         return isinstance(task_id, str) and task_id in self._definition.tasks
 
     def update_task_retry_policy(self, task_id: str, max_retries: int, retry_delay: RetryDelay = None) -> None:
-        """Give a task another number of retries and delay; they hold from the next failure on.
+        """Give a task another number of retries and delay (in seconds); they hold from the next failure on.
+
+        Of a mapped task they hold for each item.
 
         Raises:
             UnknownTaskError: the flow has no such task.

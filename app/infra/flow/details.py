@@ -1,4 +1,4 @@
-"""A run told as plain JSON data: each task's definition beside its state, subflows nested inside.
+"""A run told as plain JSON data: each task's definition beside its state, items of maps behind them, subflows nested inside.
 
 Reads definitions and a store; changes nothing.
 """
@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from .calling import inner_name
 from .codec import as_json
 from .definitions import FlowDefinition, TaskDefinition
+from .map_items import ids_of, keys_of, whole_of
 from .models import Attempt, ExecutionState, TaskType
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, redacted, redacted_tree
 from .retry_manager import NO_RETRY, RetryPolicy
 from .store import Store
 from .task_options import DEFAULT, SubmitsWork
+from .task_rules import PLAIN
+from .trigger_rules import TriggerRule
 from .views import to_datetime
 
 Hooks = tuple[Redact, ...]
@@ -40,14 +44,35 @@ def execution_details(definition: FlowDefinition, store: Store, run_id: str) -> 
         attempts: dict[str, list[dict[str, Any]]] = {}
         for attempt in store.list_attempts(run.id) if run else ():
             attempts.setdefault(attempt.task_id, []).append(_attempt_details(attempt, hooks))
+        items = _items(flow, records)
+        places = {item_id: place for listed in items.values() for place, item_id in enumerate(listed)}
         for task_id in dict.fromkeys((*flow.tasks, *records)):
-            task, record = flow.tasks.get(task_id), records.get(task_id)
+            record, whole = records.get(task_id), _whole_of(flow, task_id)
+            task = flow.tasks.get(task_id if whole is None else whole)
             one = told["tasks"][task_id] = _task_details(task_id, task, record, hooks)
+            one["items"], one["item_of"], one["map_index"] = items.get(task_id), whole, places.get(task_id)
             one["attempts"] = attempts.get(task_id, [])
             if task is not None and task.child is not None:
                 one["subflow"] = {}
                 waiting.append((task.child, record.child_run_id if record else None, one["subflow"], hooks))
     return details
+
+
+def _whole_of(flow: FlowDefinition, task_id: str) -> str | None:
+    """The mapped task that an item belongs to, as the flow is declared now."""
+    whole = whole_of(task_id) if task_id not in flow.tasks else None
+    return whole if whole in flow.rules and flow.rules[whole].map_over is not None else None
+
+
+def _items(flow: FlowDefinition, records: dict[str, TaskRecord]) -> dict[str, list[str]]:
+    """The ids of the items of each mapped task that has its list, in the order of that."""
+    found: dict[str, list[str]] = {}
+    for task_id, rules in flow.rules.items():
+        record = records.get(task_id) if rules.map_over is not None else None
+        keys = keys_of(record.input) if record is not None else None
+        if keys is not None:
+            found[task_id] = ids_of(task_id, keys)
+    return found
 
 
 def _value(text: str | None, hooks: Hooks) -> Any:
@@ -77,13 +102,19 @@ def _run_details(flow: FlowDefinition, run: RunRecord | None, hooks: Hooks) -> d
 def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord | None, hooks: Hooks) -> dict[str, Any]:
     """A task that the flow no longer has, or that the run does not have, shows what there is of it."""
     kind = task.type if task else record.type if record else TaskType.TASK
-    options = task.options if task else DEFAULT
+    options, rules = (task.options, task.rules) if task else (DEFAULT, PLAIN)
     return {
         "task_id": task_id,
         "type": kind.value,
         "name": task.name or task_id if task else task_id,
         "description": _description(task) if task else None,
         "depends_on": list(task.depends_on) if task else [],
+        "trigger_rule": (rules.trigger_rule or TriggerRule.ALL_SUCCESS).value,
+        "run_if": None if rules.run_if is None else _text(inner_name(rules.run_if), hooks),
+        "branch": rules.branch,
+        "map_over": rules.map_over,
+        "map_key": None if rules.map_key is None else _text(inner_name(rules.map_key), hooks),
+        "max_map_size": None if rules.map_over is None else rules.max_map_size,
         "max_retries": task.retry.max_retries if task else 0,
         "retry_delay": task.retry.delay if task else 0.0,
         "retry": _retry_details(task.retry) if task else None,

@@ -559,11 +559,18 @@ class NotUpstreamError(RunError):
 class NotSentError(RunError):
     """A task that runs in another process pulled the output of a task that was not sent along."""
 
-    def __init__(self, task_id: str, wanted: str) -> None:
-        super().__init__(task_id, wanted)
+    def __init__(self, task_id: str, wanted: str, whole: str | None = None) -> None:
+        super().__init__(task_id, wanted, whole)
         self.task_id, self.wanted = task_id, wanted
+        self.whole = whole
+        """Where one item of a mapped task was wanted: that task, whose list of outputs was sent."""
 
     def _sentence(self) -> str:
+        if self.whole is not None:
+            return (
+                f"Task {self.task_id!r} runs in another process and cannot pull {self.wanted!r}: outputs of single items are not "
+                f"sent along. Pull {self.whole!r}, the list of all of them."
+            )
         return (
             f"Task {self.task_id!r} runs in another process and cannot pull {self.wanted!r}: it may be upstream, but only the "
             f"outputs of declared dependencies are sent along. Add {self.wanted!r} to its depends_on."

@@ -52,6 +52,7 @@ class TaskEvent(Event):
     """Base of the events of one task."""
 
     task_id: str
+    """Of an item of a mapped task: `parse[3]`. The whole has events of its own."""
     attempt_number: int
     """The 0-based index of the attempt, as `ctx.attempt_number` shows it."""
 
@@ -94,7 +95,7 @@ class TaskInterrupted(TaskEvent):
 
 @dataclass(frozen=True, slots=True)
 class TaskSkipped(TaskEvent):
-    """A task will not run, or asked to be skipped when it did."""
+    """A task will not run, by its trigger rule or a branch's choice; or it asked to be skipped when it did, or its condition."""
 
     reason: str
     """Why not, in one line."""

@@ -68,9 +68,9 @@ class AsyncFlow(Declared):
         clock: the time; tests bring one that does not take any.
         make_id: makes run ids that were not given; random ones by default.
         redact: takes a text and gives it back without its secrets. All that is kept or told of a failure goes through it
-            (message, traceback, reason), and so do the lines of `ctx.log` and the texts in `get_execution_details`; of nested
-            flows, too. It is called from any thread. Where it raises or gives no string, the text becomes "(redaction failed)".
-            Params and outputs are stored as they are: the tasks need them.
+            (message, traceback, reason), and so do reasons of `SkipTask`, the lines of `ctx.log` and the texts in
+            `get_execution_details`; of nested flows, too. It is called from any thread. Where it raises or gives no string, the
+            text becomes "(redaction failed)". Params and outputs are stored as they are: the tasks need them.
         executor: where functions run that do not say so themselves; "thread" if left out. See `add_task_definition`.
         executors: any `concurrent.futures.Executor`s (of Dask, loky, parsl ...) by the names under which tasks ask for them, here
             and in nested flows. Whoever brings them shuts them down.
@@ -372,11 +372,12 @@ class AsyncFlow(Declared):
         return self._runs(check_name("run id", run_id)).cancel(run_id, None)
 
     def cancel_task(self, run_id: str, task_id: str) -> bool:
-        """Cancel one task, such as one that hangs, and let the run go on: what is downstream of it is skipped.
+        """Cancel one task, such as one that hangs, and let the run go on: for what is downstream it has failed.
 
         Args:
             run_id: the run.
-            task_id: the task; `"sub.inner.task"` reaches into subflows. A subflow is cancelled with all that is in it.
+            task_id: the task; `"sub.inner.task"` reaches into subflows, `"parse[3]"` is an item of a map. A subflow is cancelled
+                with all that is in it, a mapped task with all its items that have not ended.
 
         Returns:
             Whether there was anything to cancel: not so where the task has ended.
@@ -396,7 +397,9 @@ class AsyncFlow(Declared):
 
         Args:
             run_id: the run.
-            task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up.
+            task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up. `"parse[3]"` is an item
+                of a map, which keeps its other items. A mapped task that did not succeed is set back with the items that
+                did not; one that did, with all of them.
             reset_downstream: set back everything downstream of it as well.
             adopt_graph: as for `run_until_complete`.
 
@@ -474,7 +477,10 @@ class AsyncFlow(Declared):
     def get_execution_details(self, run_id: str) -> dict[str, Any]:
         """A run as plain JSON data: each task's definition beside its state and attempts, subflows nested under `"subflow"`.
 
-        Values that JSON has no word for show in the form in which they are stored.
+        Of a mapped task there is one entry for the whole, whose `"items"` are the ids of its items in the order of the list (None
+        before there is one), and behind the declared tasks one for each item, with `"item_of"` and `"map_index"`, its own state
+        and attempts, and, if a subflow is mapped, its own `"subflow"`. Values that JSON has no word for show in the form in
+        which they are stored. Texts go through the flow's `redact`, ids do not.
 
         Raises:
             RunNotFoundError: the store has no such run.

@@ -23,7 +23,6 @@ from .errors import (
     place_of,
 )
 from .machine import RunMachine
-from .map_items import keys_of
 from .models import ExecutionState, Failure, WorkflowRun
 from .options import named_params
 from .outputs import WORTH, Outputs, ReadOutput
@@ -374,6 +373,7 @@ class LiveRun:
     def listing(self, record: TaskRecord) -> Listing:
         """What finds out what a mapped task's items are."""
         from .listing import Listing  # late: few tasks are mapped
+        from .map_items import keys_of  # late: few tasks are mapped
 
         assert self.machine.maps is not None
         mapped, task = self.machine.maps.whole(record.task_id), self.tasks[record.task_id]

@@ -10,12 +10,11 @@ from array import array
 from binascii import crc32
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from . import events as told
 from .errors import IllegalTransitionError
 from .graph import Graph
-from .map_items import Keys
-from .maps import Mapped, Maps
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
@@ -25,6 +24,10 @@ from .trigger_rules import FAILED as AS_FAILED
 from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
 from .trigger_rules import SKIPPED as AS_SKIPPED
 from .waiting import Waiting, chosen_by
+
+if TYPE_CHECKING:
+    from .map_items import Keys
+    from .maps import Mapped, Maps
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 
@@ -94,6 +97,8 @@ class RunMachine:
 
     def _find_maps(self) -> Maps | None:
         if any(said.map_over is not None for said in self._rules.values()):
+            from .maps import Maps  # late: few runs have mapped tasks
+
             return Maps(self, self._rules, self.graph.order())
         return None
 

@@ -17,8 +17,9 @@ Keys = int | Sequence[str]
 """How the items of one task are called: by so many indexes, or by their keys."""
 
 MAX_KEY_LENGTH = 300
-_UNUSABLE = re.compile(r"[\[\]\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_DOTS = re.compile(r"\.(?![^\[\]]*\])")
+# Not compiled here: few programs have any, and `re` keeps what it has compiled.
+_UNUSABLE = r"[\[\]\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+_DOTS = r"\.(?![^\[\]]*\])"
 
 
 def whole_of(task_id: str) -> str | None:
@@ -31,7 +32,7 @@ def whole_of(task_id: str) -> str | None:
 
 def split_path(path: str) -> list[str]:
     """The ids that a dotted path is made of: `sub[a.b].inner` has two, for a dot in brackets belongs to a key."""
-    return path.split(".") if "[" not in path else _DOTS.split(path)
+    return path.split(".") if "[" not in path else re.split(_DOTS, path)
 
 
 def problem_of_key(key: object) -> str | None:
@@ -42,7 +43,7 @@ def problem_of_key(key: object) -> str | None:
         return "it must not be empty"
     if len(key) > MAX_KEY_LENGTH:
         return f"it is longer than {MAX_KEY_LENGTH} characters"
-    if _UNUSABLE.search(key):
+    if re.search(_UNUSABLE, key):
         return "it must not hold brackets, control characters or lone surrogates"
     return None
 

@@ -33,11 +33,17 @@ class ExecutionState(StringEnum):
     SCHEDULED = "scheduled"
     """Waiting: for upstream tasks, for a free slot, for the next attempt, or for somebody to continue the run."""
     RUNNING = "running"
+    """An attempt is under way; of a subflow, its own run; of a mapped task, items of it."""
     SUCCESS = "success"
     FAILED = "failed"
+    """No attempt is left; of a mapped task, items of it failed. It fails the run."""
     SKIPPED = "skipped"
-    """Not run, because of how something upstream ended or since it said so itself; `TaskInstance.reason` says why."""
+    """Not run: its trigger rule was not met, a branch did not choose it, or it said so itself. `TaskInstance.reason` says why.
+
+    For what is downstream it counts as failed where a failure further up is the cause, else as skipped; see `TriggerRule`.
+    """
     CANCELLED = "cancelled"
+    """Somebody cancelled it, or the whole run. What is downstream takes it for a failure, and it fails the run."""
 
     @staticmethod
     def is_terminal(state: ExecutionState | str) -> bool:
@@ -70,7 +76,7 @@ class AttemptResult(StringEnum):
     CANCELLED = "cancelled"
     """Somebody cancelled the task, or the whole run."""
     SKIPPED = "skipped"
-    """The task asked to be skipped, or its `run_if` said no."""
+    """The task raised `SkipTask`, or its `run_if` said no; of a mapped task, all its items were skipped."""
 
 
 class NoteKind(StringEnum):
@@ -177,23 +183,29 @@ class StateChange:
 
 @dataclass(slots=True)
 class TaskInstance:
-    """One task of one run. Dates are aware UTC datetimes; values are Python values, not JSON text."""
+    """One task of one run, or one item of a mapped one. Dates are aware UTC datetimes, values Python values and not JSON text."""
 
     task_id: str
+    """Of an item: `parse[0]`, or `parse[key]` where there are keys."""
     type: TaskType = TaskType.TASK
+    """Of an item of a mapped subflow, too: FLOW."""
     state: ExecutionState = ExecutionState.SCHEDULED
     try_number: int = 0
     """The 0-based index of the latest attempt."""
     input_json: Any = None
-    """What a subflow got as its params; None for other tasks."""
+    """What a subflow got as its params. Of a mapped task, once it has its list: the number of its items, or their keys. Of any
+    other task None; the item itself is not stored here either."""
     output_json: Any = None
-    """The task's result. Of a subflow: `{"child_run_id": ..., "result": ...}`."""
+    """The task's result; None where it did not succeed. Of a subflow, once it has a run: `{"child_run_id": ..., "result": ...}`.
+    Of a mapped task: the list of its items' results, with None for those that were skipped. Of a branch: what it chose."""
     error: str | None = None
-    """The full traceback text of the latest attempt, where it failed."""
+    """The full traceback text of the latest attempt, where it failed. Of a mapped task: which items failed, one to a line."""
     start_date: datetime | None = None
+    """When the latest attempt began; None where none did, as of a task that was skipped by its trigger rule."""
     end_date: datetime | None = None
+    """When the latest attempt ended, or the task was skipped or cancelled without one."""
     reason: str | None = None
-    """Why it failed, was skipped or waits for another attempt, in one line."""
+    """Why it failed, was skipped, was cancelled or waits for another attempt, in one line."""
     next_attempt_at: datetime | None = None
     """When the next attempt is due, while the task waits for one."""
     interruptions: int = 0
@@ -205,7 +217,7 @@ class TaskInstance:
 
     @property
     def child_run_id(self) -> str | None:
-        """The id of a subflow's own run, once it has one."""
+        """The id of a subflow's own run, once it has one. A mapped subflow has none; its items have one each."""
         child = self._of_subflow("child_run_id", None)
         return child if isinstance(child, str) else None
 
@@ -240,7 +252,7 @@ class WorkflowRun:
     start_date: datetime | None = None
     end_date: datetime | None = None
     tasks: Mapping[str, TaskInstance] = field(default_factory=dict)
-    """The task instances by id, in the order of their definition."""
+    """The task instances by id, in the order of their definition; behind them the items of mapped tasks, as `parse[0]`."""
     parent_run_id: str | None = None
     """Of a subflow's run: the run that it is part of ..."""
     parent_task_id: str | None = None
@@ -252,6 +264,8 @@ class WorkflowRun:
 
     def raise_for_failure(self) -> WorkflowRun:
         """Raise `RunFailedError`, naming each task that failed or was cancelled with its cause, if the run did or was.
+
+        Of a mapped task both the whole and those of its items are named.
 
         Of a run that was cancelled as a whole, those that were cancelled with it are left out.
 
@@ -266,7 +280,7 @@ class WorkflowRun:
         raise RunFailedError(self.id, self.flow_name, self.state.value, failures)
 
     def get_all_tasks_recursive(self, store: RunLoader) -> dict[str, TaskInstance]:
-        """Every task of this run and of the subflow runs below it, keyed by dotted path: `{"sub.task": ...}`.
+        """Every task of this run and of the subflow runs below it, by dotted path: `{"sub.task": ..., "each[0].task": ...}`.
 
         A subflow's own task instance is in it too, under its own path, before the tasks inside it.
         """

@@ -10,7 +10,6 @@ from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
 from .events import Event
 from .live_run import LiveRun
-from .map_items import split_path
 from .models import ExecutionState, TaskType
 from .records import Lease, TaskRecord
 from .retry_manager import tasks_to_reset
@@ -99,6 +98,8 @@ class RunTree:
         """
         if not isinstance(path, str):
             raise InvalidNameError("task id", path, f"it must be a string, not {type(path).__name__}")
+        from .map_items import split_path  # late: few runs are set back
+
         *names, task_id = split_path(path)
         live = root
         way: list[tuple[LiveRun, TaskRecord]] = []

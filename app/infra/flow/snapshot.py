@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from types import FunctionType
 from typing import Any
 
 from .codec import ValueCodec
 from .errors import AmbiguousDependencyError, CannotTravelError, NotSentError, NotUpstreamError, shown
 from .late_dataclass import dataclass
+from .map_items import whole_of
 from .models import ExecutionState, TaskType, WorkflowRun
 from .records import RunRecord, TaskRecord, columns_of, copy_of
 from .views import TaskTable, workflow_run
@@ -134,8 +135,13 @@ class Snapshot:
         """
         found = name if self.names is None else self.names.get(name)
         if found is None:
-            raise NotSentError(task_id, name)
+            raise self._not_sent(task_id, name, self.names or ())
         return found
+
+    @staticmethod
+    def _not_sent(task_id: str, name: str, sent: Container[str]) -> NotSentError:
+        whole = whole_of(name)
+        return NotSentError(task_id, name, whole if whole is not None and whole in sent else None)
 
     def pull(self, task_id: str, wanted: str) -> Any:
         """See `Context.pull_output`.
@@ -145,7 +151,7 @@ class Snapshot:
         """
         record = self.tasks.get(wanted)
         if record is None:
-            raise NotSentError(task_id, wanted)
+            raise self._not_sent(task_id, wanted, self.tasks)
         if wanted == self.task_id:
             raise NotUpstreamError(task_id, wanted)
         if record.state is not ExecutionState.SUCCESS or record.output is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import Enum, auto
 
-from .late_dataclass import dataclass
 from .models import StringEnum
 
 
@@ -63,22 +62,36 @@ SUCCEEDED, FAILED, SKIPPED = range(3)
 """What an upstream counts as, once it has ended."""
 
 
-@dataclass(frozen=True, slots=True)
 class Rule:
     """One trigger rule, as data.
 
     What is certain as soon as one upstream has ended so stands in `at_once`; the rest is decided when all have. So the verdict
     is the same in whatever order they end.
+
+    Args:
+        at_once: the first of these decides of which at least one upstream has ended so.
+        at_end: likewise, once all have ended ...
+        otherwise: ... and this one where none of them decides.
+        waits: whether it waits for anything at all.
     """
 
-    at_once: tuple[tuple[int, Verdict], ...]
-    """The first of these decides of which at least one upstream has ended so."""
-    at_end: tuple[tuple[int, Verdict], ...]
-    """Likewise, once all have ended ..."""
-    otherwise: Verdict
-    """... and this one where none of them decides."""
-    waits: bool = True
-    """Whether it waits for anything at all."""
+    __slots__ = ("at_end", "at_once", "otherwise", "waits")
+
+    # By hand: every run needs the table, and a dataclass takes longer to make than all else here.
+    def __init__(
+        self,
+        at_once: tuple[tuple[int, Verdict], ...],
+        at_end: tuple[tuple[int, Verdict], ...],
+        otherwise: Verdict,
+        waits: bool = True,
+    ) -> None:
+        self.at_once = at_once
+        self.at_end = at_end
+        self.otherwise = otherwise
+        self.waits = waits
+
+    def __repr__(self) -> str:
+        return f"<Rule: at once {self.at_once}, at the end {self.at_end}, otherwise {self.otherwise}>"
 
     @property
     def is_early(self) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import AsyncFlow, SQLiteStore
+from .. import AsyncFlow, SQLiteStore, TriggerRule
 
 ROOT = Path(__file__).parents[4]
 README = ROOT / "README.md"
@@ -43,12 +43,15 @@ PRINTS = [
     "success 6",
     "3",
     "success",
-    "7",
     "3",
+    "2 people, 7 orders",
+    "success {'north': 14, 'south': 14}",
+    "success checked by somebody clean\nbranch 'decide' did not choose it\nrun_if (is_month_end) said no",
     "7",
     "12",
     "Run 'orders-monday' of flow 'orders' failed.\n  send: ConnectionError: the service is down\nsuccess",
-    "The cause: 'fetch' failed (ConnectionError: the service is down), so 'load' was skipped.\n('fetch', 'load')",
+    "The cause: 'fetch' failed (ConnectionError: the service is down), so 'load' was skipped.\n('fetch', 'load')\n"
+    "scheduled -> running\nrunning -> failed\nfailed -> scheduled",
     "332833500",
     "49",
     "ship succeeded\nannounced success\n7",
@@ -65,6 +68,28 @@ def test_each_python_block_of_the_readme_runs_and_prints_what_it_says(block: str
 
 def test_no_block_of_the_readme_is_left_out() -> None:
     assert len(blocks(README, "python")) == len(PRINTS)
+
+
+GRAPHS = ROOT / "docs" / "graphs.md"
+
+
+@pytest.mark.parametrize(("block", "prints"), [*zip(blocks(GRAPHS, "python"), blocks(GRAPHS, "text"))])
+def test_each_python_block_of_the_page_about_graphs_prints_what_stands_below_it(block: str, prints: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(block)
+    ran = python("script.py", cwd=tmp_path)
+    assert (ran.stdout, ran.returncode) == (prints, 0), ran.stderr
+
+
+def test_each_python_block_of_the_page_about_graphs_says_what_it_prints() -> None:
+    assert re.findall(r"^```(python|text)\n", GRAPHS.read_text(), re.M) == ["python", "text"] * len(blocks(GRAPHS, "python"))
+
+
+@pytest.mark.parametrize("page", [README, GRAPHS], ids=lambda page: page.name)
+def test_the_tables_of_trigger_rules_have_each_of_them_once(page: Path) -> None:
+    table = re.search(r"^\| (?:trigger )?rule \|.*?\n\n", page.read_text(), re.S | re.M)
+    assert table is not None
+    named = [name for row in table[0].strip().splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(rule.value for rule in TriggerRule)
 
 
 SCALING = ROOT / "docs" / "scaling.md"
@@ -95,6 +120,20 @@ def test_every_link_to_a_file_of_ours_leads_somewhere(page: Path) -> None:
     for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), link
+
+
+def anchors(page: Path) -> set[str]:
+    """By what its headings are linked to, as GitHub makes it of them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page", [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_every_link_to_a_heading_of_ours_leads_to_one(page: Path) -> None:
+    for file, heading in re.findall(r"\]\(([^)#:]*)#([^)]*)\)", page.read_text()):
+        assert heading in anchors(page.parent / file if file else page), f"{file}#{heading}"
 
 
 def test_the_query_of_the_architecture_page_shows_the_tasks_of_a_run(tmp_path: Path) -> None:

@@ -220,6 +220,7 @@ EXAMPLES: list[tuple[FlowError, Mapping[str, Any], str]] = [
         "AsyncFlow(..., pools={'db': 2})",
     ),
     (NotSentError("load", "extract"), {"task_id": "load", "wanted": "extract"}, "Add 'extract' to its depends_on"),
+    (NotSentError("load", "parse[3]", "parse"), {"whole": "parse"}, "Pull 'parse', the list of all of them"),
     (NoCurrentTaskError(), {}, "from a task's function"),
     (
         AttemptWithdrawnError("load", "ClientExecutor"),

@@ -74,6 +74,16 @@ def test_only_the_outputs_of_declared_dependencies_are_sent() -> None:
         live_run(worker_tasks.one).snapshot("only").pull("only", "far")
 
 
+def test_of_a_map_the_whole_list_is_sent_and_who_pulls_one_item_is_told_so() -> None:
+    snapshot = live_run(worker_tasks.one, {"parse": [1, 2]}, depends_on=["parse"]).snapshot("only")
+    assert snapshot.pull("only", "parse") == [1, 2]
+    with pytest.raises(NotSentError, match="Pull 'parse', the list of all of them"):
+        snapshot.pull("only", "parse[1]")
+    snapshot.names = {"read": "parse"}
+    with pytest.raises(NotSentError, match="Pull 'read', the list of all of them"):
+        snapshot.id_of("only", "read[1]")
+
+
 def test_a_dependency_that_did_not_succeed_is_none_there_too() -> None:
     live = live_run(worker_tasks.one, {"near": 1}, depends_on=["near"])
     live.machine.tasks["near"].state = ExecutionState.SKIPPED
