@@ -276,10 +276,13 @@ def _behind_the_context(parameters: list[_Taken] | None) -> list[_Taken] | None:
 
 
 def _item_parameter(own: list[_Taken], free: list[_Taken]) -> str | None:
-    """The parameter that gets the item: the first of those that have no default, or else the first."""
+    """The parameter that gets the item: the first of those that have no default, or else one that is called `item`.
+
+    Not just any: by a default a function that is made in a loop keeps what it was made with, `lambda ctx, region=region: ...`.
+    """
     if own and own[0].kind is Parameter.POSITIONAL_ONLY:  # further back, no name would reach it
         free = [own[0], *free]
-    chosen = next((one for one in free if one.required), free[0] if free else None)
+    chosen = next((one for one in free if one.required), None) or next((one for one in free if one.name == "item"), None)
     if chosen is None:
         return None
     return _FIRST if chosen is own[0] and chosen.kind is not Parameter.KEYWORD_ONLY else chosen.name

@@ -61,7 +61,7 @@ class Listing:
     def _items(self, ctx: Context) -> list[Any] | tuple[Any, ...]:
         source = self._rules.map_over or ""
         found = ctx._scope.pull(ctx.task_id, source)  # by its id, whatever the task's own code calls it
-        if not isinstance(found, (list, tuple)):
+        if not isinstance(found, (list, tuple)) or hasattr(found, "_fields"):  # a named tuple is a record
             problem = f"the output of task {source!r} is {_kind_of(found)}, and no list"
             raise MapError(ctx.task_id, source, problem, f"Have {source!r} return a list or a tuple")
         self._check_size(ctx.task_id, len(found))

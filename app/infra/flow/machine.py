@@ -620,6 +620,8 @@ class RunMachine:
     def reset_failed(self, step: Step, now: int, cancelled: bool = True) -> None:
         """Set back what did not succeed: how a subflow that failed is tried again, each subflow in it with the run it has.
 
+        So is what succeeded behind that by a rule of its own: what it saw of them is no longer so.
+
         Args:
             step: takes the changes.
             now: the time.
@@ -629,13 +631,21 @@ class RunMachine:
 
         stay = (SUCCESS, SCHEDULED) if cancelled else (SUCCESS, SCHEDULED, CANCELLED)
         back = [task_id for task_id in self.graph if self.tasks[task_id].state not in stay]
-        for mapped in self.maps or ():
-            if mapped.record.state is SKIPPED:
-                back += mapped.known
-            elif mapped.record.state not in stay:
-                back += mapped.to_mend(cancelled)
+        goes_on = {task_id for task_id in back if self.tasks[task_id].state in (FAILED, CANCELLED)}
+        if self._rules:
+            anew = {task_id for task_id in self.graph.descendants(back) if self.tasks[task_id].state is SUCCESS}
+            back += [task_id for task_id in self.graph if task_id in anew]
+            anew |= self.graph.descendants(anew)  # what comes of them may be something else this time
+            goes_on -= anew
+            for mapped in self.maps or ():
+                if mapped.record.state is SKIPPED or mapped.record.task_id in anew:
+                    back += mapped.known
+                elif mapped.record.state not in stay:
+                    mend = mapped.to_mend(cancelled)
+                    back += mend
+                    goes_on.update(item_id for item_id in mend if self.tasks[item_id].state is not SKIPPED)
         step.changes.note(reset_note(self.run, map(self.tasks.__getitem__, back), now))
-        self.reset(step, back, now, keep_child=[task_id for task_id in back if self.tasks[task_id].state in (FAILED, CANCELLED)])
+        self.reset(step, back, now, goes_on)
 
     def adopt(self, step: Step, graph_text: str, new: Iterable[TaskRecord], now: int) -> None:
         """Take up a changed graph: add records for its new tasks, and close those that it no longer has.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from .. import AsyncFlow, Context, InvalidNameError, InvalidOptionError, SkipTask, Store, UnknownTaskError, WorkflowRun
 from .attempts import until
 from .conftest import STORE_KINDS, FakeClock, make_store, outputs_of, returns, run, states_of
+
+
+class Point(NamedTuple):
+    x: int
+    y: int
 
 
 def lists(flow: AsyncFlow, value: Any, task_id: str = "files") -> None:
@@ -109,6 +114,7 @@ async def test_whoever_is_downstream_may_pull_one_item_too(flow: AsyncFlow) -> N
         (None, {}, "the output of task 'files' is None, and no list"),
         ({"a": 1}, {}, "the output of task 'files' is of type dict, and no list"),
         ("text", {}, "the output of task 'files' is of type str, and no list"),
+        (Point(1, 2), {}, "the output of task 'files' is of type Point, and no list"),
         ([1, 2, 3], {"max_map_size": 2}, "it has 3 items, more than max_map_size=2"),
         (["a", "b", "a"], {"map_key": str}, "items 0 and 2 have the same key 'a'"),
         ([""], {"map_key": str}, "it must not be empty"),
@@ -120,6 +126,7 @@ async def test_whoever_is_downstream_may_pull_one_item_too(flow: AsyncFlow) -> N
 async def test_what_cannot_be_mapped_fails_the_task_once_and_names_both(
     flow: AsyncFlow, value: Any, options: dict[str, Any], problem: str
 ) -> None:
+    flow.store.register(Point)
     lists(flow, value)
     flow.add_task_definition("parse", lambda ctx: ctx.item, map_over="files", max_retries=5, retry_delay=60, **options)
     flow.add_task_definition("after", returns(1), dependencies=["parse"])
@@ -538,6 +545,40 @@ async def test_a_whole_is_cancelled_by_its_records_where_nobody_drives_the_run(f
     assert flow.cancel_task(mendable.run_id, "first")
     states = states_of(store.load(mendable.run_id))
     assert (states["first"], states["first[0]"], states["first[1]"]) == ("cancelled", "success", "cancelled")
+
+
+async def test_a_subflow_that_is_tried_again_asks_anew_what_went_by_a_rule_of_its_own(flow: AsyncFlow, store: Store) -> None:
+    flow.store = store
+    child, broken = AsyncFlow("child"), True
+
+    def load(ctx: Context) -> str:
+        if broken:
+            raise ValueError("no")
+        return "rows"
+
+    child.add_task_definition("load", load)
+    child.add_task_definition("seen", lambda ctx: [ctx.pull("load")] * 2, dependencies=["load"], trigger_rule="all_done")
+    child.add_task_definition("each", lambda ctx: ctx.item, map_over="seen")
+    child.add_task_definition("beside", returns("beside"))
+    flow.add_subflow_definition("sub", child)
+    failed = await run(flow)
+    child_run_id = failed.tasks["sub"].child_run_id or ""
+    assert store.load(child_run_id).tasks["each"].output_json == [None, None]
+    broken = False
+    done = await flow.retry(failed.id, "sub")
+    inside = store.load(child_run_id)
+    assert (done.state, inside.tasks["each"].output_json) == ("success", ["rows", "rows"])
+    numbers = {task_id: len(store.list_attempts(child_run_id, task_id)) for task_id in ("load", "seen", "each[0]", "beside")}
+    assert numbers == {"load": 2, "seen": 2, "each[0]": 2, "beside": 1}
+
+
+async def test_a_default_keeps_what_a_function_was_made_with(flow: AsyncFlow) -> None:
+    lists(flow, [1, 2])
+    for by in (10, 20):
+        flow.add_task_definition(f"by_{by}", lambda ctx, by=by: ctx.item * by, map_over="files")
+    flow.add_task_definition("item", lambda ctx, by=3, item=None: item * by, map_over="files")
+    done = await run(flow)
+    assert [done.tasks[task_id].output_json for task_id in ("by_10", "by_20", "item")] == [[10, 20], [20, 40], [3, 6]]
 
 
 # --- another graph ---
