@@ -254,8 +254,6 @@ class Runner:
                 if record.state is ExecutionState.SCHEDULED:  # else it must not run again
                     step.ready.append(record)
             elif outcome.output is not None:
-                if outcome.params is not None and outcome.params:
-                    live.apply_params(step, outcome.params)
                 if live.rules:  # as few flows have
                     if self._taken_apart(step, outcome, ended):
                         continue
@@ -263,6 +261,8 @@ class Runner:
                     if wrong is not None:
                         live.machine.failed(step, record, failure_of(wrong), outcome.logs, ended)
                         continue
+                if outcome.params is not None and outcome.params:
+                    live.apply_params(step, outcome.params)
                 if record.type is TaskType.FLOW:  # what it made are the params of its child run
                     self._make_subflow(step, live, record, split(outcome.output), ended)
                 else:

@@ -576,7 +576,7 @@ async def test_a_default_keeps_what_a_function_was_made_with(flow: AsyncFlow) ->
     lists(flow, [1, 2])
     for by in (10, 20):
         flow.add_task_definition(f"by_{by}", lambda ctx, by=by: ctx.item * by, map_over="files")
-    flow.add_task_definition("item", lambda ctx, by=3, item=None: item * by, map_over="files")
+    flow.add_task_definition("item", lambda ctx, by=3, item=0: item * by, map_over="files")
     done = await run(flow)
     assert [done.tasks[task_id].output_json for task_id in ("by_10", "by_20", "item")] == [[10, 20], [20, 40], [3, 6]]
 
