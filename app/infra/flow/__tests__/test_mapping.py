@@ -607,7 +607,7 @@ async def test_items_of_another_list_are_not_taken_for_those_of_this_one(flow: A
     first = build("a")
     run_id = first.init_run()
     driving = asyncio.create_task(first.run_until_complete(run_id))
-    await until(lambda: "a1" in ran and store.load(run_id).tasks["size[0]"].state == "success")
+    await until(lambda: "a1" in ran and states_of(store.load(run_id)).get("size[0]") == "success")
     driving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await driving
