@@ -21,12 +21,13 @@ from .errors import (
     shortened,
 )
 from .late_dataclass import dataclass
-from .looking import GONE, Node, StoredRun, deciding, nodes_of
+from .looking import Node, StoredRun, deciding, nodes_of
 from .map_items import split_path, whole_of
 from .models import TERMINAL_STATES, Attempt, AttemptResult, ExecutionState, TaskType
 from .records import TaskRecord
 from .redaction import Redact, redacted
 from .retry_manager import NO_RETRY, RetryPolicy, failed_by_interruption, failure_by_interruption
+from .steps import GONE
 from .store import Store, outermost
 from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, TriggerRule, Verdict
 from .views import Workers, to_moment

@@ -15,13 +15,9 @@ from .late_dataclass import dataclass
 from .map_items import ids_of, keys_of, whole_of
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState
 from .records import AttemptRecord, RunRecord, TaskRecord
+from .steps import GONE, NOT_CHOSEN
 from .trigger_rules import FAILED, RULES, SKIPPED, SUCCEEDED, TriggerRule, Verdict, decide
 from .waiting import Waiting, chosen_by
-
-BRANCH_SKIPS = "branch {!r} did not choose it"
-"""The reason of a task that a branch did not choose."""
-GONE = "the flow's graph no longer has it"
-"""Why a task is SKIPPED that the flow lost when the run was continued."""
 
 ANY = frozenset((SUCCEEDED, FAILED, SKIPPED))
 """As what a task may count that is yet to run."""
@@ -197,7 +193,7 @@ class StoredRun:
         if node is None or record.state is not ExecutionState.SKIPPED or record.reason is None:
             return None
         # Not by the reason alone: a task may be skipped for the reason of one upstream of it.
-        return next((other for other in node.upstream if record.reason == BRANCH_SKIPS.format(other)), None)
+        return next((other for other in node.upstream if record.reason == NOT_CHOSEN.format(other)), None)
 
     # --- how tasks ended ---
 

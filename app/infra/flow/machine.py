@@ -18,7 +18,7 @@ from .graph import Graph
 from .models import TERMINAL_STATES, AttemptResult, ExecutionState, Failure
 from .records import RunRecord, TaskRecord
 from .retry_manager import RetryPolicy, failed_by_interruption, failure_by_interruption, next_delay
-from .steps import BY_ITSELF, BY_RUN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
+from .steps import BY_ITSELF, BY_RUN, GONE, NOT_CHOSEN, Step, archive_attempt, cancel_one, cancel_run, check_run, move_task
 from .task_rules import PLAIN, TaskRules
 from .trigger_rules import FAILED as AS_FAILED
 from .trigger_rules import RUN, SKIP_FAILED, SUCCEEDED, WAIT, TriggerRule, Verdict
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 NONE, SCHEDULED, RUNNING, SUCCESS, FAILED, SKIPPED, CANCELLED = ExecutionState
 
-_GONE = "the flow's graph no longer has it"
 _USUAL = TriggerRule.ALL_SUCCESS
 
 
@@ -224,7 +223,7 @@ class RunMachine:
             record = self._records[position]
             if record.state is SCHEDULED and record.started is None:
                 self._soft.add(position)
-                self._close(step, record, f"branch {self.graph.id_at(branch)!r} did not choose it", now)
+                self._close(step, record, NOT_CHOSEN.format(self.graph.id_at(branch)), now)
                 left_out.append(record)
         return left_out
 
@@ -657,13 +656,13 @@ class RunMachine:
             step.changes.tasks.append(record)
         for task_id, record in self.tasks.items():
             if self.is_there(task_id):
-                if record.state is SKIPPED and record.reason == _GONE:
+                if record.state is SKIPPED and record.reason == GONE:
                     self._move(step, record, SCHEDULED)
                     record.ended = record.reason = None
             elif record.state not in TERMINAL_STATES:
                 if record.state is RUNNING:
                     self._put_back(step, record, now)
-                self.mark_skipped(step, record, _GONE, now)
+                self.mark_skipped(step, record, GONE, now)
         self.maps = self._find_maps()
         self.run.graph = graph_text
         step.changes.runs.append(self.run)

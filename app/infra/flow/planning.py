@@ -12,12 +12,13 @@ from .definitions import FlowDefinition, TaskDefinition
 from .errors import RunFailedError, RunMismatchError, moment_text, printable
 from .explaining import STATES, names, owner_of
 from .late_dataclass import dataclass
-from .looking import ANY, GONE, Node, StoredRun, both, nodes_of, possible_verdicts
+from .looking import ANY, Node, StoredRun, both, nodes_of, possible_verdicts
 from .map_items import split_path
 from .models import TERMINAL_STATES, ExecutionState, Failure, kinds_of
 from .records import Ask, RunRecord, TaskRecord
 from .redaction import Redact, redacted
 from .retry_manager import RetryPolicy, failure_by_interruption, next_delay
+from .steps import GONE
 from .store import Store, outermost
 from .trigger_rules import FAILED, SKIPPED, SUCCEEDED, TriggerRule, Verdict
 

@@ -58,6 +58,10 @@ RUN_EDGES: tuple[Edge, ...] = (
 BY_ITSELF = "it was cancelled"
 """Why a task is CANCELLED that somebody meant; `BY_RUN` is why one is that stands in a run or subflow that somebody meant."""
 BY_RUN = "its run was cancelled"
+GONE = "the flow's graph no longer has it"
+"""Why a task is SKIPPED that the flow lost when the run was continued."""
+NOT_CHOSEN = "branch {!r} did not choose it"
+"""Why one is that a branch did not choose."""
 _TASK_MOVES = frozenset((edge.source, edge.target) for edge in TASK_EDGES)
 _RUN_MOVES = frozenset((edge.source, edge.target) for edge in RUN_EDGES)
 
