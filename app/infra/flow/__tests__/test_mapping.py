@@ -650,7 +650,7 @@ async def test_a_task_that_is_mapped_no_more_leaves_no_item_waiting(flow: AsyncF
 
 
 async def test_what_is_written_grows_with_the_number_of_items() -> None:
-    """Each item of each stage is written when it is made, when it begins and when it ends; all else is the same for any number."""
+    """Each item of each stage is written when it is made, when it begins and when it ends; all else stays the same."""
 
     async def double(ctx: Context) -> int:
         return int(ctx.item) * 2
