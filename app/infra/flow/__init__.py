@@ -83,7 +83,7 @@ if TYPE_CHECKING:
         TaskStarted,
         TaskSucceeded,
     )
-    from .explaining import Explanation
+    from .explaining import Explanation, explain_stored
     from .flow import AsyncFlow
     from .handles import RunHandle
     from .including import Included
@@ -93,6 +93,7 @@ if TYPE_CHECKING:
         Attempt,
         AttemptResult,
         ExecutionState,
+        GraphNode,
         LogEntry,
         NoteKind,
         State,
@@ -136,6 +137,7 @@ __all__ = [
     "FlowBuilder",
     "FlowError",
     "GraphChangedError",
+    "GraphNode",
     "IllegalTransitionError",
     "Included",
     "InvalidNameError",
@@ -218,6 +220,7 @@ __all__ = [
     "WorkflowRun",
     "__version__",
     "current_context",
+    "explain_stored",
 ]
 
 _ROOMS = {
@@ -240,13 +243,15 @@ _ROOMS = {
         "Event RunFinished RunInterrupted RunStarted TaskCancelled TaskEvent TaskFailed TaskInterrupted TaskReset "
         "TaskRetryScheduled TaskSkipped TaskStarted TaskSucceeded"
     ),
-    "explaining": "Explanation",
+    "explaining": "Explanation explain_stored",
     "flow": "AsyncFlow",
     "handles": "RunHandle",
     "including": "Included",
     "json_store": "JsonStore",
     "memory_store": "MemoryStore",
-    "models": ("Attempt AttemptResult ExecutionState LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun"),
+    "models": (
+        "Attempt AttemptResult ExecutionState GraphNode LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun"
+    ),
     "planning": "Plan",
     "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",

@@ -5,7 +5,7 @@ Knows what a flow is made of; must not know runs, stores or how anything is driv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -19,6 +19,7 @@ from .task_rules import MAX_MAP_SIZE, MapKey, task_rules
 
 if TYPE_CHECKING:
     from .including import Included
+    from .models import GraphNode
     from .task_handles import TaskDecorator
     from .trigger_rules import TriggerRule
 
@@ -47,6 +48,13 @@ class Declared:
     def definition(self) -> FlowDefinition:
         """The tasks as they were declared."""
         return self._definition
+
+    @property
+    def graph(self) -> Mapping[str, GraphNode]:
+        """The flow's graph as it is declared now, by task id: to look at. It may not be sound yet; see `validate`."""
+        from .graph_nodes import declared_nodes  # late: only who looks at flows needs it
+
+        return declared_nodes(self._definition)
 
     @overload
     def task(self, task_id: F) -> F: ...

@@ -10,6 +10,7 @@ from typing import Any
 from .calling import inner_name
 from .codec import as_json
 from .definitions import FlowDefinition, TaskDefinition
+from .graph_nodes import description_of
 from .map_items import ids_of, keys_of, whole_of
 from .models import Attempt, ExecutionState, TaskType
 from .records import RunRecord, TaskRecord
@@ -107,7 +108,7 @@ def _task_details(task_id: str, task: TaskDefinition | None, record: TaskRecord 
         "task_id": task_id,
         "type": kind.value,
         "name": task.name or task_id if task else task_id,
-        "description": _description(task) if task else None,
+        "description": description_of(task) if task else None,
         "depends_on": list(task.depends_on) if task else [],
         "trigger_rule": (rules.trigger_rule or TriggerRule.ALL_SUCCESS).value,
         "run_if": None if rules.run_if is None else _text(inner_name(rules.run_if), hooks),
@@ -155,14 +156,6 @@ def _retry_details(policy: RetryPolicy) -> dict[str, Any]:
 
 def _executor_name(choice: str | SubmitsWork) -> str:
     return choice if isinstance(choice, str) else type(choice).__name__
-
-
-def _description(task: TaskDefinition) -> str | None:
-    """The description given, else the first line of the function's docstring."""
-    if task.description is not None:
-        return task.description
-    text = getattr(task.function, "__doc__", None)
-    return text.strip().split("\n", 1)[0] if isinstance(text, str) and text.strip() else None
 
 
 def _attempt_details(attempt: Attempt, hooks: Hooks) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import field
 
-from .clock import Clock
-from .definitions import FlowDefinition, TaskDefinition
+from .clock import Clock, SystemClock
+from .definitions import FlowDefinition, TaskDefinition, check_name
 from .errors import (
     InvalidNameError,
     RunMismatchError,
@@ -90,6 +90,24 @@ def explain(definition: FlowDefinition, store: Store, clock: Clock, run_id: str,
     return _Explainer(definition, store, clock, run_id, path).explanation()
 
 
+def explain_stored(store: Store, run_id: str, task_id: str) -> Explanation:
+    """Why a task waits, was skipped, failed or was retried, by the store alone: for those who do not have the flow.
+
+    As `AsyncFlow.explain`, but what only the flow knows (its retry policies, tasks that are new in it) is not told, and texts go
+    through no `redact` but that which they went through when they were stored.
+
+    Args:
+        store: where the run is.
+        run_id: the run.
+        task_id: the task by its dotted path.
+
+    Raises:
+        RunNotFoundError: there is no such run.
+        UnknownTaskError: it has no such task; the error suggests a near name.
+    """
+    return _Explainer(None, store, SystemClock(), check_name("run id", run_id), task_id).explanation()
+
+
 def read(store: Store, flow: FlowDefinition | None, run_id: str) -> StoredRun:
     """A stored run beside the graph that it was made with; where nobody said that, beside the flow's.
 
@@ -151,23 +169,23 @@ class _Explainer:
     """Tells of one task.
 
     Args:
-        flow: the flow of the run that was asked for.
+        flow: the flow of the run that was asked for; None where only the store is there.
         store: where that is.
         clock: the time.
         run_id: the run.
         path: the task.
     """
 
-    def __init__(self, flow: FlowDefinition, store: Store, clock: Clock, run_id: str, path: str) -> None:
+    def __init__(self, flow: FlowDefinition | None, store: Store, clock: Clock, run_id: str, path: str) -> None:
         self._store = store
         self._run_id = run_id
         self._path = path
         self._flow: FlowDefinition | None = flow
-        self._hooks: tuple[Redact, ...] = () if flow.redact is None else (flow.redact,)
+        self._hooks: tuple[Redact, ...] = () if flow is None or flow.redact is None else (flow.redact,)
         self._now = clock.now()
         self._told: list[str] = []
         self._root = self._run = read(store, flow, run_id)
-        if self._run.run.flow_name != flow.name:
+        if flow is not None and self._run.run.flow_name != flow.name:
             raise RunMismatchError(run_id, self._run.run.flow_name, flow.name)
         self._root_flow = flow
         self._prefix = ""
@@ -400,7 +418,7 @@ class _Explainer:
             return
         if root.state in TERMINAL_STATES:
             return
-        changed = any(self._root_flow.changes_since(self._root.run.graph))
+        changed = self._root_flow is not None and any(self._root_flow.changes_since(self._root.run.graph))
         call = self._call(changed)
         if root.state is RUNNING:
             why = "Nobody drives the run: whoever did is gone"

@@ -13,7 +13,7 @@ from typing import Any
 from .graph import Graph
 from .late_dataclass import dataclass
 from .map_items import ids_of, keys_of, whole_of
-from .models import TERMINAL_STATES, AttemptResult, ExecutionState
+from .models import TERMINAL_STATES, AttemptResult, ExecutionState, GraphNode, TaskType
 from .records import AttemptRecord, RunRecord, TaskRecord
 from .steps import GONE, NOT_CHOSEN
 from .trigger_rules import FAILED, RULES, SKIPPED, SUCCEEDED, TriggerRule, Verdict, decide
@@ -57,6 +57,16 @@ def _node(row: list[Any]) -> Node:
     branch: bool | dict[str, str] = beyond.get("branch", False)
     names = tuple(branch.items()) if isinstance(branch, dict) else ()
     return Node(tuple(row[:-1]), rule, beyond.get("map_over"), bool(branch), beyond.get("flow"), names)
+
+
+def stored_nodes(graph_text: str) -> dict[str, GraphNode]:
+    """The graph that a run was made with, as `FlowDefinition.graph_text` wrote it. What flows nest is not in it."""
+    return {task_id: _stored(task_id, node) for task_id, node in nodes_of(graph_text).items()}
+
+
+def _stored(task_id: str, node: Node) -> GraphNode:
+    kind = TaskType.TASK if node.flow_name is None else TaskType.FLOW
+    return GraphNode(task_id, kind, node.upstream, node.map_over, node.rule.value, node.branch, node.flow_name)
 
 
 def possible_verdicts(rule: TriggerRule, upstreams: Iterable[frozenset[int]]) -> set[Verdict]:

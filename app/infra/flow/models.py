@@ -5,7 +5,7 @@ Plain values only. Must not know asyncio, a clock, a store or how values are wri
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
 from datetime import datetime
 from enum import Enum
@@ -181,6 +181,58 @@ class StateChange:
     """The process that made the change: `process 123 on host`. None where that was not noted."""
 
 
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """What a graph says of one task: of a flow as it is declared (`flow.graph`), or as a run was made with it (`run.graph`)."""
+
+    task_id: str
+    type: TaskType = TaskType.TASK
+    depends_on: tuple[str, ...] = ()
+    """Its direct dependencies, that which it is mapped over included."""
+    map_over: str | None = None
+    """The task that it is mapped over."""
+    trigger_rule: str = "all_success"
+    branch: bool = False
+    flow_name: str | None = None
+    """Of a subflow: the flow that it nests."""
+    name: str | None = None
+    """Its name for people, where it was given one. A stored graph does not have it, nor what follows."""
+    description: str | None = None
+    inside: Mapping[str, GraphNode] | None = None
+    """Of a subflow: the graph of the flow that it nests. Of a run's, see the run of the subflow."""
+
+
+class LazyNodes(Mapping[str, GraphNode]):
+    """A graph that is made out when somebody first looks at it.
+
+    Args:
+        make: gives the nodes, by task id.
+    """
+
+    __slots__ = ("_make", "_nodes")
+
+    def __init__(self, make: Callable[[], Mapping[str, GraphNode]]) -> None:
+        self._make = make
+        self._nodes: Mapping[str, GraphNode] | None = None
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+    def _known(self) -> Mapping[str, GraphNode]:
+        if self._nodes is None:
+            self._nodes = self._make()
+        return self._nodes
+
+    def __getitem__(self, task_id: str) -> GraphNode:
+        return self._known()[task_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known())
+
+    def __len__(self) -> int:
+        return len(self._known())
+
+
 @dataclass(slots=True)
 class TaskInstance:
     """One task of one run, or one item of a mapped one. Dates are aware UTC datetimes, values Python values and not JSON text."""
@@ -257,6 +309,9 @@ class WorkflowRun:
     """Of a subflow's run: the run that it is part of ..."""
     parent_task_id: str | None = None
     """... and the task in it that it is the inside of."""
+    graph: Mapping[str, GraphNode] = field(default_factory=dict, compare=False)
+    """The graph that the run was made with, by task id, items of mapped tasks apart. Empty where nobody said: of runs that people
+    wrote by `save`. It is for looking at, and `save` does not write it."""
 
     def __repr__(self) -> str:
         # Short: asyncio.run makes the text of its result's task (by way of the signal module), for nobody to see.

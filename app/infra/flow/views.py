@@ -5,10 +5,22 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 from .codec import ValueCodec, clean
-from .models import Attempt, AttemptResult, ExecutionState, LogEntry, NoteKind, TaskInstance, TaskType, WorkflowRun
+from .models import (
+    Attempt,
+    AttemptResult,
+    ExecutionState,
+    GraphNode,
+    LazyNodes,
+    LogEntry,
+    NoteKind,
+    TaskInstance,
+    TaskType,
+    WorkflowRun,
+)
 from .records import AttemptRecord, NoteRecord, RunRecord, TaskRecord
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -122,7 +134,14 @@ def workflow_run(
         tasks=tasks,
         parent_run_id=record.parent_run_id,
         parent_task_id=record.parent_task_id,
+        graph=LazyNodes(partial(_nodes, record.graph)),
     )
+
+
+def _nodes(graph_text: str) -> Mapping[str, GraphNode]:
+    from .looking import stored_nodes  # late: only who looks at runs needs it
+
+    return stored_nodes(graph_text)
 
 
 class TaskTable(Mapping[str, TaskInstance]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ BENCH = frozenset(
     ]
 )
 """The attacks that take long: with real processes, thousands of cuts and flips, or the clock on the wall."""
+
+
+# Whoever starts the tests in the background of a shell without job control has these ignored, and all that they start as well.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGQUIT", None), signal.SIG_DFL)):
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,0 +1,14 @@
+"""The one door from the engine to the rooms around it: fetches something of theirs when a flow or a run is asked to show itself.
+
+Knows that they are there, and nothing of them; they stand on the package's face, as everybody's programs do.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def around(room: str, name: str) -> Any:
+    """What a room around the engine calls by this name; its own package is loaded with the first of them."""
+    return getattr(import_module(f".tools.{room}", __package__), name)
