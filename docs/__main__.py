@@ -1,7 +1,7 @@
 """Builds the site: `python -m docs` writes it to docs/_build/html, and fails on whatever is wrong with it.
 
-Sphinx and two packages are needed for that (requirements-extras.txt); the pages can be read without any. A warning is an error, and
-afterwards each link of the finished pages is looked at: those to pages of ours must lead to a place that is there. Those to
+Sphinx and two packages are needed for that (requirements-extras.txt); the pages can be read without any. A warning is an error,
+and afterwards each link of the finished pages is looked at: those to pages of ours must lead to a place that is there. Those to
 elsewhere are listed by `--external`, and never fetched.
 """
 
@@ -102,9 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(*wrong, sep="\n", end="\n" if wrong else "", file=sys.stderr)
     if options.external:
         print(*elsewhere, sep="\n")
-    pages = len(list(site.rglob("*.html")))
-    seconds = time.perf_counter() - began
-    print(f"{site / 'index.html'}: {pages} pages in {seconds:.0f} s, {len(elsewhere)} links to elsewhere, {len(wrong)} broken ones")
+    pages, seconds = len(list(site.rglob("*.html"))), time.perf_counter() - began
+    print(f"{site / 'index.html'}: {pages} pages in {seconds:.0f} s; links: {len(wrong)} broken, {len(elsewhere)} to elsewhere")
     return 1 if wrong else 0
 
 
