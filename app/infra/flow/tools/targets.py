@@ -276,7 +276,7 @@ def recall(store: str, run_id: str, flow_name: str) -> Remembered | None:
     """With what a run of a store was started; else the latest run of the same flow there."""
     known = [entry for entry in _entries(state_file()) if entry.store == store and entry.flow_name == flow_name]
     exact = [entry for entry in known if entry.run_id == run_id]
-    return (exact or known or [None])[-1]
+    return next(reversed(exact or known), None)
 
 
 def recall_run(text: str, folder: Path) -> Remembered | None:
