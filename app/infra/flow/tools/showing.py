@@ -181,10 +181,24 @@ def explain_command(options: argparse.Namespace) -> int:
         title = f"{style.sign(state)} {style.paint(safe(options.task_id), 'bold')}  {style.state(state)}  {safe(run_id)}"
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
         say([title, *(line for sentence in explanation.sentences for line in _filled(safe(sentence), columns))])
-        if style.is_terminal and explanation.state in (ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED):
-            command = to_type("retry", run_id, options.task_id, store=path_of(store))
-            say(["", style.paint(f"again:     {command}", "dim")])
+        if style.is_terminal:
+            run = store.load(run_id)
+            hints = list(_after_why(store, run, explanation))
+            say(style.paint(line, "dim") for line in ["", *hints] if hints)
     return 0
+
+
+def _after_why(store: Store, run: WorkflowRun, explanation: Explanation) -> Iterator[str]:
+    """The commands that one may want now."""
+    path = path_of(store)
+    if explanation.state in (ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED):
+        yield f"again:     {to_type('retry', run.id, explanation.task_id, store=path)}"
+    elif not ExecutionState.is_terminal(run.state):
+        outermost = run.id if run.parent_run_id is None else outermost_run(store, run.id)
+        if owner_of(store, run) is None:
+            yield f"go on:     {to_type('resume', outermost, store=path)}"
+        else:
+            yield f"follow it: {to_type('watch', outermost, store=path)}"
 
 
 def _filled(sentence: str, columns: int) -> list[str]:
