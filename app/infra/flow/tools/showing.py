@@ -53,6 +53,7 @@ def show_command(options: argparse.Namespace) -> int:
             tracebacks=-1 if options.traceback else TRACEBACK_LINES,
             now=datetime.now(timezone.utc),
             driven=driven,
+            hint=f"(--items {10 * max(10, options.items)} shows more)" if style.is_terminal else "",
         )
         say([tree[0], *_about(run, owner, style, columns, options.values), *tree[1:]])
         if style.is_terminal:

@@ -23,7 +23,9 @@ AttemptsOf = Callable[[str], list[Attempt]]
 MOST_SUCCEEDED = 3
 """Items of a folded map that succeeded, where none of them did anything else."""
 MOST_TASKS = 200
-"""Tasks of one run that are shown, where items are folded too; of more, those that matter most."""
+"""Tasks of one run that are shown, where items are folded too; of more, those that went wrong or are under way."""
+FEW_TASKS = 20
+"""So many are shown then even if nothing went wrong."""
 MOST_ROWS = 2_000
 """Beyond so many lines subflows that succeeded are no longer opened."""
 MOST_INDENTS = 12
@@ -100,6 +102,7 @@ def tree_lines(
     tracebacks: int = 0,
     now: datetime | None = None,
     driven: bool = True,
+    hint: str = "",
 ) -> list[str]:
     """A run and everything below it, a line each; the first is that of the run itself.
 
@@ -119,8 +122,9 @@ def tree_lines(
         tracebacks: so many last lines of each failed task's traceback; -1 is all.
         now: the time, for what is under way.
         driven: False if nobody drives the run: what seems to run was cut off then.
+        hint: how to see what is folded.
     """
-    return _Tree(load, style, columns, attempts, items, depth, logs, values, tracebacks, now, driven).lines(run)
+    return _Tree(load, style, columns, attempts, items, depth, logs, values, tracebacks, now, driven, hint).lines(run)
 
 
 def run_summary(run: WorkflowRun, style: Style, columns: int = 100, *, load: Loader | None = None) -> list[str]:
@@ -267,6 +271,7 @@ class _Tree:
         tracebacks: int,
         now: datetime | None,
         driven: bool,
+        hint: str,
     ) -> None:
         self._load = load
         self._style = style
@@ -279,6 +284,7 @@ class _Tree:
         self._tracebacks = tracebacks
         self._now = now
         self._driven = driven
+        self._hint = style.paint(f"  {hint}", "dim") if hint else ""
         self._rows: list[_Row] = []
         self._attempts: dict[str, dict[str, list[Attempt]]] = {}
         self._shown_frames: set[str] = set()
@@ -316,7 +322,7 @@ class _Tree:
         wholes, plain = _sorted_out(run)
         graph = run.graph
         entries: list[_Entry] = []
-        shown, hidden = self._chosen(list(plain.values()), None if self._items is None else MOST_TASKS)
+        shown, hidden = self._chosen(list(plain.values()), self._most_of(plain))
         keep = {task.task_id for task in shown} if hidden else plain.keys()
         for task_id, task in plain.items():
             if task_id in keep:
@@ -324,6 +330,13 @@ class _Tree:
         if hidden:
             entries.append(self._folded(hidden, "task"))
         return _Level(entries, stem, indents, depth, run.id)
+
+    def _most_of(self, tasks: Mapping[str, TaskInstance]) -> int | None:
+        """How many tasks of one run are shown: all, or else what went wrong or is under way, and a few more."""
+        if self._items is None or len(tasks) <= max(MOST_TASKS, self._items):
+            return None
+        matter = sum(_WEIGHT.get(self._state(task), 9) <= _WEIGHT["cancelled"] for task in tasks.values())
+        return max(self._items, FEW_TASKS, min(matter, MOST_TASKS))
 
     def _item_level(self, entry: _Entry, level: _Level, stem: str) -> _Level:
         most = self._items
@@ -345,7 +358,7 @@ class _Tree:
 
     def _folded(self, tasks: list[TaskInstance], what: str) -> _Entry:
         counts = counts_text(map(self._state, tasks), self._style)
-        return _Entry(None, f"{self._dots} {len(tasks):,} more {what if len(tasks) == 1 else what + 's'}: {counts}")
+        return _Entry(None, f"{self._dots} {len(tasks):,} more {what if len(tasks) == 1 else what + 's'}: {counts}{self._hint}")
 
     def _show(self, entry: _Entry, level: _Level, open_runs: set[str]) -> _Level | None:
         """Write one entry; gives the level below it, if there is one to open."""
@@ -473,7 +486,7 @@ class _Tree:
         if self._tracebacks < 0:
             return [self._style.paint(line, "red") for line in listed]
         # That of a hundred items is told once: what is different in them is their messages, which are in their lines.
-        frames = "\n".join(line for line in listed if line.startswith("  "))
+        frames = "\n".join(line for line in listed if line.startswith("  ")) or error
         if frames in self._shown_frames or len(self._shown_frames) == MOST_TRACEBACKS:
             return []
         self._shown_frames.add(frames)
