@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 MOST_APART = 20
 """So many of those that are worth a box of their own get one."""
 MOST_ROUNDS = 40
+MOST_BANDS = 40
+"""Where even one box for each layer would be too many, so many are left: a row of hundreds tells nobody anything."""
 
 
 def fold(ups: Sequence[Sequence[int]], most: int, apart: Iterable[int] = ()) -> list[list[int]]:
@@ -38,7 +40,7 @@ def fold(ups: Sequence[Sequence[int]], most: int, apart: Iterable[int] = ()) -> 
     if len(members) > most:
         _join(_layers(above, below, alone, most), members, above, below)
     if len(members) > most:
-        _join(_bands(above, below, most), members, above, below)
+        _join(_bands(above, below, min(most, MOST_BANDS)), members, above, below)
     return sorted((sorted(group) for group in members.values()), key=lambda group: group[0])
 
 

@@ -219,14 +219,42 @@ def _placed(
         for position, box in enumerate(picture.boxes)
     )
     routes: list[Route] = []
-    for arrow, way in zip(picture.arrows, web.ways):
+    meeting = _meetings(ups, web.layer_of, near, far, centre)
+    for arrow, way, edge in zip(picture.arrows, web.ways, edges):
         points = [(far[way[0]], centre[way[0]])]
+        if edge in meeting:
+            points += [meeting[edge]] * 2
         for lane in way[1:-1]:
             points += [(near[lane], centre[lane]), (far[lane], centre[lane])]
         points.append((near[way[-1]], centre[way[-1]]))
         turned = tuple(points) if flat else tuple((y, x) for x, y in points)
         routes.append(Route(arrow.source, arrow.target, arrow.mapped, turned))
     return Layout(picture, width + MARGIN, height + MARGIN, direction, places, tuple(routes))
+
+
+def _meetings(
+    ups: list[list[int]],
+    layer_of: list[int],
+    near: list[float],
+    far: list[float],
+    centre: list[float],
+) -> dict[tuple[int, int], Point]:
+    """Where arrows meet on their way, if each of several boxes leads to each of several others: 10 and 10 instead of 100."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, others in enumerate(ups):
+        if len(others) >= 3:
+            groups.setdefault(tuple(sorted(others)), []).append(position)
+    found: dict[tuple[int, int], Point] = {}
+    for sources, targets in groups.items():
+        if len(targets) >= 3:
+            pairs = [(source, target) for source in sources for target in targets if layer_of[target] - layer_of[source] == 1]
+            ends = [end for pair in pairs for end in pair]
+            if len(pairs) == len(sources) * len(targets):
+                after = max(far[source] for source in sources)
+                before = min(near[target] for target in targets)
+                where = sum(centre[end] for end in ends) / len(ends)
+                found.update(dict.fromkeys(pairs, ((after + before) / 2, where)))
+    return found
 
 
 def _layers(ups: list[list[int]], downs: list[list[int]], bound: list[int], flat: bool) -> list[int]:
