@@ -86,6 +86,14 @@ def columns_of(stream: TextIO, otherwise: int = 100) -> int:
         return shutil.get_terminal_size((otherwise, 24)).columns
 
 
+def rows_of(stream: TextIO, otherwise: int = 24) -> int:
+    """How high a stream's terminal is; of what is no terminal, `LINES` or `otherwise`."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or otherwise
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size((80, otherwise)).lines
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person reads it as it comes."""
     try:
