@@ -412,7 +412,7 @@ class _Tree:
             told.append(f"{counted(len(entry.items), 'item')}: {counts}")
         elif entry.node is not None and entry.node.map_over is not None and task.input_json in (0, []):
             told.append("no items")
-        number = len(self._attempts_in(run_id).get(task.task_id, ())) or (task.try_number + 1 + task.interruptions)
+        number = len(self._attempts_in(run_id).get(task.task_id, ())) or task.try_number + 1
         if number > 1 and not entry.items:
             told.append(counted(number, "attempt"))
         if task.interruptions:
