@@ -56,12 +56,17 @@ def frame(
 def last_line(progress: RunProgress, columns: int, style: Style, seconds: float | None) -> str:
     """What remains when a run is over: how it ended, in one line."""
     parts = [
-        f"{safe(progress.flow_name)} {safe(progress.run_id)}",
+        f"{_text(progress.flow_name, style)} {_text(progress.run_id, style)}",
         f"{_word(progress)} after {span_text(seconds)}",
         f"{counted(progress.total, 'task')}: {_numbers(progress)}",
     ]
     sign = style.sign("interrupted" if progress.state == "scheduled" else progress.state)
     return f"{sign} {cut(_GAP.join(parts), max(1, columns - 3), style.fitting('…', '...'))}"
+
+
+def _text(text: str, style: Style) -> str:
+    """What a user typed, as the terminal can show it."""
+    return style.encodable(safe(text))
 
 
 def _word(progress: RunProgress) -> str:
@@ -86,8 +91,8 @@ def _headline(progress: RunProgress, width: int, style: Style, seconds: float | 
     if remaining is not None and progress.state == "running":
         after.append(f"about {rounded_span(remaining)} left")
     mark = style.fitting("…", "...")
-    name = safe(progress.flow_name)
-    run_id = safe(progress.run_id)
+    name = _text(progress.flow_name, style)
+    run_id = _text(progress.run_id, style)
     text = _GAP.join(after)
     least = _BAR_COLUMNS[0] + 2 * len(_GAP)
     # The numbers come first; what they leave is shared by names and bar.
@@ -140,7 +145,7 @@ def _tasks(running: Sequence[TaskProgress], width: int, room: int, style: Style,
     named = [("  " * (depth + 1), task) for depth, task in shown]
     most = max(8, width * 2 // 5)
     mark = style.fitting("…", "...")
-    names = [cut(safe(_own_name(task, chosen)), max(4, most - len(indent)), mark) for indent, task in named]
+    names = [cut(_text(_own_name(task, chosen), style), max(4, most - len(indent)), mark) for indent, task in named]
     longest = max((len(indent) + width_of(name) for (indent, _), name in zip(named, names)), default=0)
     lines: list[str] = []
     for (indent, task), name in zip(named, names):

@@ -24,6 +24,7 @@ from .. import (
     TaskFailed,
     TaskRetryScheduled,
 )
+from .estimate import Estimate
 from .live_view import frame, last_line
 from .progress_lines import ProgressLines
 from .screen import Screen
@@ -92,6 +93,7 @@ class _View(AbstractContextManager[None]):
         self._thread = threading.Thread(target=self._work, name="night-batch progress", daemon=True)
         self._run_id: str | None = None
         self._began: RunStarted | None = None
+        self._estimate: tuple[RunStarted, Estimate] | None = None
         self._last: RunProgress | None = None
         """The run as it was when it ended."""
         self._unsubscribe: Callable[[], None]
@@ -153,7 +155,10 @@ class _View(AbstractContextManager[None]):
         except FlowError:  # the store has trouble, which whoever drives the run is told
             return
         columns, rows = columns_of(self._stream), rows_of(self._stream)
-        self._screen.draw(frame(progress, columns, rows, self._style, progress.at, None, began.at))
+        if self._estimate is None or self._estimate[0] is not began:
+            self._estimate = began, Estimate(self._flow.store, progress, began.at)
+        remaining = self._estimate[1].remaining(progress)
+        self._screen.draw(frame(progress, columns, rows, self._style, progress.at, remaining, began.at))
 
     def _failures(self) -> str:
         lines: list[str] = []

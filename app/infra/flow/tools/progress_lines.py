@@ -6,6 +6,7 @@ Formats events; must not know stores or how far a run is.
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import TextIO
 
 from .. import (
@@ -41,6 +42,23 @@ _WORDS: dict[type[Event], tuple[str, str]] = {
 """Of each event of a task: the word for it, and the state in whose colour it is written."""
 
 
+def line_of(at: datetime, run_id: str, path: str, word: str, state: str, more: str, style: Style) -> str:
+    """One line, without its end.
+
+    Args:
+        at: when it happened.
+        run_id: the run.
+        path: the task, or the flow where it is about the run.
+        word: what happened.
+        state: in whose colour that is written.
+        more: why; already safe.
+        style: how to write.
+    """
+    start = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {cut(safe(run_id), _ID_COLUMNS, style.fitting('…', '...'))}"
+    line = f"{style.paint(start, 'dim')}  {padded(safe(path), _PATH_COLUMNS)}  {style.state(state, word)}"
+    return style.encodable(f"{line}  {more}" if more else line)
+
+
 class ProgressLines:
     """A subscriber that writes a line for each event: `flow.subscribe(ProgressLines(sys.stderr))`.
 
@@ -57,7 +75,7 @@ class ProgressLines:
 
     def __init__(self, stream: TextIO | None = None, *, run_id: str | None = None, flow_name: str | None = None) -> None:
         self._stream: TextIO | None = sys.stderr if stream is None else stream
-        self._style = Style(self._stream)
+        self._style = Style(sys.stderr if stream is None else stream)
         self._run_id = run_id
         self._under_way: set[str] = set()
         self._flow_name = flow_name
@@ -79,16 +97,14 @@ class ProgressLines:
         """The line of one event, without its end."""
         if self._flow_name is None:
             self._flow_name = event.flow_name
-        at, inner = event.at, event.flow_name != self._flow_name
-        start = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {cut(safe(self._run_of(event, inner)), _ID_COLUMNS)}"
+        inner = event.flow_name != self._flow_name
+        run_id = self._run_of(event, inner)
         if not isinstance(event, TaskEvent):
-            what = padded(safe(event.flow_name), _PATH_COLUMNS)
-            return self._encodable(f"{self._style.paint(start, 'dim')}  {what}  {self._run(event)}")
-        path = safe(f"{event.flow_name}.{event.task_id}" if inner else event.task_id)
+            word, state = self._run(event)
+            return line_of(event.at, run_id, event.flow_name, word, state, "", self._style)
+        path = f"{event.flow_name}.{event.task_id}" if inner else event.task_id
         word, state = _WORDS.get(type(event), (type(event).__name__, ""))
-        line = f"{self._style.paint(start, 'dim')}  {padded(path, _PATH_COLUMNS)}  {self._style.state(state, word)}"
-        more = self._why(event)
-        return self._encodable(f"{line}  {more}" if more else line)
+        return line_of(event.at, run_id, path, word, state, self._why(event), self._style)
 
     def _run_of(self, event: Event, inner: bool) -> str:
         if self._run_id is not None:
@@ -101,11 +117,13 @@ class ProgressLines:
             self._under_way.add(event.run_id)
         return event.run_id
 
-    def _run(self, event: Event) -> str:
+    @staticmethod
+    def _run(event: Event) -> tuple[str, str]:
         if isinstance(event, RunFinished):
-            return f"run {self._style.state(event.state)}"
-        words: dict[type[Event], str] = {RunStarted: "run started", RunInterrupted: "run interrupted"}
-        return words.get(type(event), type(event).__name__)
+            return f"run {event.state}", event.state
+        if isinstance(event, RunStarted):
+            return "run started", "running"
+        return ("run interrupted", "interrupted") if isinstance(event, RunInterrupted) else (type(event).__name__, "")
 
     @staticmethod
     def _why(event: TaskEvent) -> str:
@@ -117,7 +135,3 @@ class ProgressLines:
         if event.attempt_number and not isinstance(event, (TaskSkipped, TaskReset)):
             parts.append(f"(attempt {event.attempt_number + 1})")
         return " ".join(parts)
-
-    def _encodable(self, line: str) -> str:
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        return line.encode(encoding, "backslashreplace").decode(encoding)

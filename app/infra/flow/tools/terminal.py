@@ -135,6 +135,13 @@ class Style:
         fine, plain = STATE_SIGNS.get(state, ("?", "?"))
         return self.state(state, self.fitting(fine, plain))
 
+    def encodable(self, text: str) -> str:
+        """A text with what the stream's encoding does not have spelled out."""
+        try:
+            return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        except LookupError:
+            return text.encode("ascii", "backslashreplace").decode("ascii")
+
     def fitting(self, fine: str, plain: str) -> str:
         """The first text if the stream's encoding has all of it, else the second."""
         try:
