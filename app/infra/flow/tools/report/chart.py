@@ -31,6 +31,8 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
         else ""
     )
     rows = _rows(data, timing, shown, links)
+    names = (_width(data.lines[number]) for number in shown)
+    width = min(max(14, *names), 36)
     axis = _axis(data, timing.axis)
     pauses = (
         f'<span class="key"><svg width="22" height="12" aria-hidden="true"><rect class="pause" width="22" height="12"/></svg>'
@@ -52,7 +54,13 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
 <pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
 <rect width="6" height="6" class="hatch-ground"/><rect width="2" height="6" class="hatch-line"/></pattern></defs></svg>
 <p class="legend">{key}{pauses}</p>
-<div class="gantt">{axis}<div class="g-body">{_grid(timing.axis)}{rows}</div></div>"""
+<div class="gantt" tabindex="0" role="group" aria-label="Timeline" style="--name:minmax(0,{width}ch)">{axis}<div class="g-body">{_grid(timing.axis)}{rows}</div></div>"""
+
+
+def _width(line: Line) -> int:
+    """About how many characters the name of a row takes, with what stands before and behind it."""
+    name = line.path if line.parent is None else line.task.task_id
+    return len(name) + 2 * line.depth + (16 if line.kind == "map" else 6 if line.children else 4)
 
 
 def _axis(data: ReportData, axis: Axis) -> str:
@@ -151,20 +159,21 @@ def _many(line: Line, timing: Timing) -> str:
     failed = [(start, end) for child in line.children for _, state, start, end in timing.spans(child) if state == "failed"]
     levels = density(spans, timing.axis, _BUCKETS)
     most = max(levels, default=0) or 1
-    area = _area(levels, most, f"{class_of(line.state)} many")
-    red = _area(density(failed, timing.axis, _BUCKETS), most, "failed") if failed else ""
+    css = "success" if any(child.state == "success" for child in line.children) else class_of(line.state)
+    area = _area(levels, most, f"{css} many")
+    red = _area(density(failed, timing.axis, _BUCKETS), most, "failed", 3.0) if failed else ""
     return (
         f'<svg x="0" y="2" width="100%" height="18" viewBox="0 0 {_BUCKETS} 18" preserveAspectRatio="none">{area}{red}'
         f"<title>at most {most:,} at once</title></svg>"
     )
 
 
-def _area(levels: list[int], most: int, css: str) -> str:
+def _area(levels: list[int], most: int, css: str, least: float = 1.5) -> str:
     steps: list[str] = []
     before = 0
     for index, level in enumerate(levels):
         if level != before:
-            height = max(level / most * 18, 1.5) if level else 0.0
+            height = max(level / most * 18, least) if level else 0.0
             steps.append(f"H{index}V{18 - height:.1f}")
             before = level
     return f'<path class="area s-{css}" d="M0 18{"".join(steps)}H{len(levels)}V18Z"/>' if steps else ""

@@ -5,6 +5,7 @@ Must not know stores, nor how a graph is laid out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from ... import GraphNode, TaskInstance
@@ -38,11 +39,9 @@ def graph_of(data: ReportData, links: Mapping[int, str]) -> str:
         graph, tasks=data.run.tasks, title=f"The graph of {data.run.flow_name}", state=state, most=MOST_BOXES, inside=inside
     )
     folded = len(graph) > MOST_BOXES
-    told = (
-        f'<p class="soft">{counted(len(graph), "task")}: those that are alike share a box.</p>' if folded else ""
-    )
+    told = f'<p class="soft">{counted(len(graph), "task")}: those that are alike share a box.</p>' if folded else ""
     drawn = svg_of(picture, standalone=False, id_prefix="g", link=link)
-    return f'{told}<div class="picture" tabindex="0" role="group" aria-label="Graph">{drawn}</div>{_insides(data, link)}'
+    return f"{told}{_framed(drawn, 'Graph')}{_insides(data, link)}"
 
 
 def _insides(data: ReportData, link: Callable[[str], str | None]) -> str:
@@ -61,4 +60,12 @@ def _inside(line: Line, number: int, link: Callable[[str], str | None]) -> str:
     assert child is not None
     picture = picture_of(child.graph, tasks=child.tasks, title=f"The graph inside {line.path}", state=line.state, most=MOST_BOXES)
     drawn = svg_of(picture, standalone=False, id_prefix=f"i{number}", link=lambda path: link(f"{line.path}.{path}"))
-    return f"<details><summary>{sign(line.state)} inside {esc(line.path, 200)}</summary><div class='picture'>{drawn}</div></details>"
+    name = esc(line.path, 200)
+    return f"<details><summary>{sign(line.state)} inside {name}</summary>{_framed(drawn, f'Graph inside {name}')}</details>"
+
+
+def _framed(drawn: str, label: str) -> str:
+    """A picture in a frame of its own that scrolls; it may shrink to what fits, but not so far that nobody can read it."""
+    found = re.search(r' width="([\d.]+)"', drawn)
+    width = f' style="--w:{found.group(1)}px"' if found else ""
+    return f'<div class="picture" tabindex="0" role="group" aria-label="{label}"{width}>{drawn}</div>'

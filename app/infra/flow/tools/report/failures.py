@@ -5,7 +5,7 @@ Must not know stores.
 
 from __future__ import annotations
 
-import shlex
+import re
 
 from ..units import counted, span_text
 from .gathering import Line, ReportData
@@ -16,7 +16,7 @@ MOST_SHOWN = 25
 _MOST_NAMED = 12
 
 
-def failures(data: ReportData, rows: Rows, budget: Budget) -> str:
+def failures(data: ReportData, rows: Rows, budget: Budget, resume: str | None) -> str:
     """The failed tasks, alike ones as one entry; empty where nothing failed."""
     found = groups(data)
     if not found:
@@ -27,9 +27,8 @@ def failures(data: ReportData, rows: Rows, budget: Budget) -> str:
     skipped = sum(1 for line in data.leaves if line.state == "skipped")
     after = f"{counted(skipped, 'task')} {'was' if skipped == 1 else 'were'} skipped in this run. " if skipped else ""
     again = ""
-    if str(data.run.state) in ("failed", "cancelled") and data.run.parent_run_id is None:
-        command = f"night-batch resume {esc(shlex.quote(data.run.id))}"
-        again = f'<p class="soft">{after}After the fix, what failed and what depends on it runs again with <code>{command}</code>.</p>'
+    if resume is not None and str(data.run.state) in ("failed", "cancelled") and data.run.parent_run_id is None:
+        again = f'<p class="soft">{after}After the fix, this runs again what failed and what depends on it: <code>{esc(resume)}</code></p>'
     return f'<div class="cards">{shown}</div>{left}{again}'
 
 
@@ -56,6 +55,9 @@ def _entry(lines: list[Line], rows: Rows, budget: Budget) -> str:
         facts.append(f"{len(first.attempts)} attempts")
     if first.start is not None and first.end is not None:
         facts.append(f"after {span_text(first.end - first.start)}")
+    place = place_of(task.error)
+    if place:
+        facts.append(f"in <code>{esc(budget.clean(place), 300)}</code>")
     error = budget.take(task.error, MOST_TRACEBACK) if task.error else None
     trace = f"<details><summary>Traceback</summary><pre tabindex=0>{error}</pre></details>" if error else ""
     log = _last_log(first, budget)
@@ -63,6 +65,12 @@ def _entry(lines: list[Line], rows: Rows, budget: Budget) -> str:
     reason = esc(budget.clean(task.reason or "no reason was recorded"))
     return f"""<article class="card s-{class_of(first.state)}"><h3>{names}{more}{badge(first.state) if first.state != "failed" else ""}</h3>
 <p class="reason">{reason}{how_many}</p><p class="soft">{", ".join(facts)}</p>{log}{trace}</article>"""
+
+
+def place_of(traceback: str | None) -> str | None:
+    """Where an exception was raised, by the text of its traceback: `pipeline.py:12, in load`; of a chain, the last one."""
+    frames = re.findall(r'^  File "([^"\n]+)", line (\d+), in (\S+)', traceback or "", re.MULTILINE)
+    return f"{frames[-1][0]}:{frames[-1][1]}, in {frames[-1][2]}" if frames else None
 
 
 def _name(line: Line, rows: Rows, budget: Budget) -> str:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import shlex
 from pathlib import Path
 
 from ... import __version__
+from ..pictures.svg import DARK, LIGHT, RULES
 from ..units import counted, masked, span_text, value_text
 from .chart import timeline
 from .critical_path import Step
@@ -27,7 +27,7 @@ _HERE = Path(__file__).parent
 _WORDS = {"success": "succeeded", "failed": "failed", "cancelled": "cancelled", "skipped": "skipped"}
 
 
-def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | None = None) -> str:
+def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | None = None, resume: str | None = None) -> str:
     """The whole page.
 
     Args:
@@ -35,10 +35,11 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
         budget: how much text it may hold, and who takes secrets out of it.
         values: whether params and outputs are shown.
         title: what the page is called; by default by the flow and the run.
+        resume: what to type to go on with the run, or to run again what failed.
     """
     timing = Timing(data)
     rows = rows_of(data, timing, budget, values=values)
-    failed = failures(data, rows, budget)
+    failed = failures(data, rows, budget, resume)
     sections = [
         ("failures", "What failed", failed),
         ("time", "What took the time", _time(data, timing, rows.links)),
@@ -49,7 +50,7 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
     ]
     shown = [(name, heading, body) for name, heading, body in sections if body]
     script = (_HERE / "report.js").read_text(encoding="utf-8")
-    style = (_HERE / "report.css").read_text(encoding="utf-8")
+    style = (_HERE / "report.css").read_text(encoding="utf-8").replace("/* light */", LIGHT).replace("/* dark */", DARK) + RULES
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
     called = esc(budget.clean(title) if title is not None else f"{data.run.flow_name} · {data.run.id}")
@@ -72,7 +73,7 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
-{_head(data, timing, title, budget)}
+{_head(data, timing, title, budget, resume)}
 <nav aria-label="Sections">{links}</nav>
 <main id="content">
 {body}
@@ -89,7 +90,7 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
 # --- the top ---
 
 
-def _head(data: ReportData, timing: Timing, title: str | None, budget: Budget) -> str:
+def _head(data: ReportData, timing: Timing, title: str | None, budget: Budget, resume: str | None) -> str:
     run = data.run
     state = str(run.state)
     facts = [("Began", moment(data.start) if data.leaves else moment(data.created))]
@@ -107,7 +108,7 @@ def _head(data: ReportData, timing: Timing, title: str | None, budget: Budget) -
 <p class="brand"><span>Night Batch</span><span class="what">report of a run</span>\
 <button type="button" id="theme" class="quiet js-only" aria-label="Change between light and dark">◐</button></p>
 <div class="title"><div><h1>{flow}</h1>{under}</div>{badge(state)}</div>
-<p class="verdict v-{class_of(state)}">{_verdict(data, budget)}</p>
+<p class="verdict v-{class_of(state)}">{_verdict(data, budget, resume)}</p>
 <dl class="facts">{listed}</dl>
 {_counts(data)}
 </header>"""
@@ -122,16 +123,16 @@ def _part_of(data: ReportData) -> str:
 
 def _side_by_side(timing: Timing) -> str:
     running = timing.length - timing.paused
-    return f' <span class="soft">{timing.busy / running:.1f} side by side</span>' if running > 0 and timing.busy else ""
+    return f'<span class="soft">, {timing.busy / running:.1f} at once</span>' if running > 0 and timing.busy else ""
 
 
 def _attempts(data: ReportData) -> str:
     attempts = [attempt for line in data.leaves for attempt in line.attempts]
     again = len(attempts) - sum(1 for line in data.leaves if line.attempts)
-    return f"{len(attempts):,}" + (f' <span class="soft">{again:,} of them again</span>' if again else "")
+    return f"{len(attempts):,}" + (f'<span class="soft">, {counted(again, "retry", "retries")}</span>' if again else "")
 
 
-def _verdict(data: ReportData, budget: Budget) -> str:
+def _verdict(data: ReportData, budget: Budget, resume: str | None) -> str:
     """One sentence: did it work?"""
     counts, state = data.counts(), str(data.run.state)
     whole = sum(counts.values())
@@ -151,9 +152,9 @@ def _verdict(data: ReportData, budget: Budget) -> str:
     going = f"{ended:,} of {counted(whole, 'task')} {'has' if ended == 1 else 'have'} ended"
     if data.owner is not None:
         return f"Under way, driven by {esc(data.owner)}: {going}."
-    goes_on = f"<code>night-batch resume {esc(shlex.quote(data.run.id))}</code>"
+    goes_on = f" It goes on with <code>{esc(resume)}</code>" if resume is not None and data.run.parent_run_id is None else ""
     begun = "It waits to be continued" if data.run.start_date else "It was made, and not begun"
-    return f"{begun}; nobody drives it: {going}. It goes on with {goes_on}."
+    return f"{begun}; nobody drives it: {going}.{goes_on}"
 
 
 def _counts(data: ReportData) -> str:
@@ -174,46 +175,68 @@ def _counts(data: ReportData) -> str:
 
 # --- what took the time ---
 
-_MOST_STEPS = 60
+_MOST_STEPS = 10
+_MOST_FOLDED = 400
 
 
 def _time(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
     steps = timing.path
     if not steps:
         return ""
-    whole = timing.length or 1.0
-    strip = "".join(_piece(data, step, whole) for step in steps) if len(steps) <= 400 else ""
-    longest = sorted(steps, key=lambda step: -(step.took + step.waited))[:_MOST_STEPS]
-    kept = {step.number for step in longest}
-    lines = "".join(_step(data, step, whole, links) for step in steps if step.number in kept)
-    took, waited = sum(step.took for step in steps), sum(step.waited for step in steps)
-    left = f"<p class='soft'>{counted(len(steps) - len(kept), 'shorter step')} left out.</p>" if len(steps) > len(kept) else ""
-    waiting = f", and {span_text(waited)} of waiting between them" if waited > 0.01 * whole else ""
-    strip = f'<div class="strip" aria-hidden="true">{strip}</div>' if strip else ""
-    return f"""<p class="lead">{counted(len(steps), "task")} in a row determined the end: {span_text(took)} of work{waiting}. \
-Whoever wants it to be quicker begins here.</p>
-{strip}<ol class="path">{lines}</ol>{left}"""
+    pieces = _pieces(data, timing) if len(steps) <= _MOST_FOLDED else ""
+    longest = sorted(steps, key=lambda step: (-step.took, step.number))
+    kept = {step.number for step in longest[:_MOST_STEPS]}
+    lines = "".join(_step(data, timing, step, links) for step in steps if step.number in kept)
+    took = sum(step.took for step in steps)
+    waited = sum(step.waited for step in steps) - timing.paused
+    waiting = f", and {span_text(waited)} of waiting between them" if waited > 0.01 * (timing.length - timing.paused) else ""
+    ended = data.run.end_date is not None
+    told = "determined the end" if ended else "took the time so far"
+    told = f"{counted(len(steps), 'task')}{' in a row' if len(steps) > 1 else ''} {told}: {span_text(took)} of work{waiting}."
+    advice = " Whoever wants it to be quicker begins here." if ended else ""
+    more = f"<p class='soft'>The {_MOST_STEPS} longest of them:</p>" if len(steps) > _MOST_STEPS else ""
+    strip = f'<div class="strip" aria-hidden="true">{pieces}</div>' if pieces else ""
+    return f'<p class="lead">{told}{advice}</p>{strip}{more}<ol class="path">{lines}</ol>{_all_steps(data, timing, links)}'
 
 
-def _piece(data: ReportData, step: Step, whole: float) -> str:
+def _all_steps(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
+    steps = timing.path
+    if len(steps) <= _MOST_STEPS:
+        return ""
+    lines = "".join(_step(data, timing, step, links) for step in steps[:_MOST_FOLDED])
+    left = f"<p class='soft'>{counted(len(steps) - _MOST_FOLDED, 'more step')}.</p>" if len(steps) > _MOST_FOLDED else ""
+    return f'<details><summary>All {len(steps):,} in their order</summary><ol class="path">{lines}</ol>{left}</details>'
+
+
+def _pieces(data: ReportData, timing: Timing) -> str:
+    """The chain as a strip, on the axis of the timeline."""
+    parts: list[str] = []
+    reached = 0.0
+    for step in timing.path:
+        line = data.lines[step.number]
+        start = reached + step.waited
+        wait, width = timing.width(reached, start), timing.width(start, start + step.took)
+        if wait > 0.001:
+            parts.append(f'<i class="wait" style="flex-grow:{wait:.5f}"></i>')
+        named = esc(line.path, 60) if width > 0.08 else ""
+        parts.append(f'<i class="s-{class_of(line.state)}" style="flex-grow:{width:.5f}">{named}</i>')
+        reached = start + step.took
+    return "".join(parts)
+
+
+def _step(data: ReportData, timing: Timing, step: Step, links: dict[int, str]) -> str:
     line = data.lines[step.number]
-    wait = f'<i class="wait" style="flex-grow:{step.waited / whole:.5f}"></i>' if step.waited > 0.001 * whole else ""
-    named = esc(line.path, 60) if step.took / whole > 0.08 else ""
-    return f'{wait}<i class="s-{class_of(line.state)}" style="flex-grow:{step.took / whole:.5f}">{named}</i>'
-
-
-def _step(data: ReportData, step: Step, whole: float, links: dict[int, str]) -> str:
-    line = data.lines[step.number]
-    share = step.took / whole
+    running = (timing.length - timing.paused) or 1.0
+    share = min(step.took / running, 1.0)
     name = esc(line.path, 300)
     linked = f'<a href="{links[step.number]}">{name}</a>' if step.number in links else name
-    waited = f'<span class="soft">after a wait of {span_text(step.waited)}</span>' if step.waited > 0.02 * whole else ""
+    waited = f'<span class="soft">after a wait of {span_text(step.waited)}</span>' if step.waited > 0.02 * running else ""
     again = f'<span class="soft">{len(line.series)} attempts</span>' if len(line.series) > 1 else ""
     return (
         f'<li><span class="sign s-{class_of(line.state)}" title="{esc(line.state)}">{sign(line.state)}</span>'
         f'<span class="who">{linked} {again} {waited}</span><span class="num">{span_text(step.took)}</span>'
         f'<span class="num share-of">{share:.0%}</span><span class="meter" aria-hidden="true">'
-        f'<i class="s-{class_of(line.state)}" style="width:{min(share, 1):.2%}"></i></span></li>'
+        f'<i class="s-{class_of(line.state)}" style="width:{share:.2%}"></i></span></li>'
     )
 
 
@@ -250,17 +273,19 @@ def _params(data: ReportData, budget: Budget) -> str:
     return f'<h3>Params</h3><div class="scroll"><table class="plain"><tbody>{"".join(rows)}</tbody></table></div>{left}'
 
 
+def _of_tasks(number: int) -> str:
+    return f", {counted(number, 'task')}" if number else ""
+
+
 def _happenings(data: ReportData) -> str:
     if not data.happenings:
         return ""
     shown = data.happenings[-100:]
     rows = "".join(
         f"<tr><td>{moment(it.at)}</td><td>{esc(it.kind)}"
-        f"{f' <code>{esc(it.task_id)}</code>' if it.task_id else ''}{f', {counted(it.tasks, chr(116) + 'ask')}' if it.tasks else ''}"
+        f"{f' <code>{esc(it.task_id)}</code>' if it.task_id else ''}{_of_tasks(it.tasks)}"
         f"</td><td>{esc(it.by) if it.by else '–'}</td></tr>"
         for it in shown
     )
     head = "<thead><tr><th>When</th><th>What</th><th>By</th></tr></thead>"
     return f'<h3>What was done to it</h3><div class="scroll"><table class="plain">{head}<tbody>{rows}</tbody></table></div>'
-
-

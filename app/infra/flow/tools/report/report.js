@@ -21,6 +21,18 @@
   }, { rootMargin: "-12% 0px -78% 0px" });
   document.querySelectorAll("main > section").forEach((section) => seen.observe(section));
 
+  // --- a large graph begins where something failed ---
+  for (const picture of document.querySelectorAll("section > .picture")) {
+    const box = picture.querySelector(".state-failed.kind-task, .state-failed, .state-running");
+    if (!box || (picture.scrollWidth <= picture.clientWidth && picture.scrollHeight <= picture.clientHeight)) continue;
+    const frame = picture.getBoundingClientRect(), place = box.getBoundingClientRect();
+    picture.scrollTo({
+      left: place.left - frame.left - (picture.clientWidth - place.width) / 2,
+      top: place.top - frame.top - (picture.clientHeight - place.height) / 2,
+      behavior: "instant",
+    });
+  }
+
   // --- the table ---
   const table = byId("rows");
   if (!table) return;

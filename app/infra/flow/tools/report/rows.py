@@ -105,7 +105,10 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float) -> str:
     kind = f'<span class="kind">{_kind(line)}</span>' if line.kind in _KINDS or line.children else ""
     tries = len(line.attempts)
     reason = esc(task.reason, MOST_LINE) if task.reason else ""
-    marked = ' <span class="crit" title="It is on the critical path: it determined when the run ended">◆</span>'
+    if task.next_attempt_at is not None:
+        reason += f" (again at {moment(task.next_attempt_at, f'{task.next_attempt_at:%H:%M:%S}')})"
+    marked = ' <span class="way" title="It is on the critical path: it determined when the run ended">◆</span>'
+    least = max(0.001, 0.002 * timing.length)
     share = f' style="--w:{min((took or 0.0) / longest, 1.0):.2%}"' if took and not line.children else ""
     return (
         f'<tbody data-n="{line.number}" data-up="{up}" data-state="{esc(line.state)}">'
@@ -115,7 +118,7 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float) -> str:
         f'<td class="state" data-v="{esc(line.state)}">{badge(line.state)}</td>'
         f'<td class="began num" data-v="{_number(start)}">{moment(line.start, _since(start))}</td>'
         f'<td class="took num" data-v="{_number(took)}"{share}>{span_text(took) if took is not None else "–"}</td>'
-        f'<td class="waited num" data-v="{_number(waited)}">{span_text(waited) if waited else "–"}</td>'
+        f'<td class="waited num" data-v="{_number(waited)}">{span_text(waited) if waited is not None and waited > least else "–"}</td>'
         f'<td class="tries num" data-v="{tries}">{tries or "–"}</td>'
         f'<td class="why">{reason}</td></tr>'
         f'<tr class="detail" id="d{line.number}"><td colspan="7">{rows.bodies[line.number]}</td></tr></tbody>\n'
@@ -156,7 +159,7 @@ def _body(line: Line, timing: Timing, rows: Rows, after: list[Line], budget: Bud
         parts.append(_states(line))
     if task.reason:
         parts.append(f'<p class="reason">{esc(budget.clean(task.reason))}</p>')
-    if len(line.attempts) > 1 or (line.attempts and not line.children):
+    if len(line.attempts) > 1:
         parts.append(_attempts(line.attempts, budget))
     latest_error = line.attempts[-1].error if line.attempts else None
     for attempt in line.attempts[-_MOST_ATTEMPTS:]:
@@ -165,7 +168,7 @@ def _body(line: Line, timing: Timing, rows: Rows, after: list[Line], budget: Bud
             parts.append(_text(f"Traceback of attempt {attempt.number}", shown, MOST_TRACEBACK, budget, folded=True))
     error = task.error or latest_error
     if error:
-        parts.append(_text("Traceback", error, MOST_TRACEBACK, budget))
+        parts.append(_text("Items that failed" if line.kind == "map" else "Traceback", error, MOST_TRACEBACK, budget))
     parts += [_logs(attempt, len(line.attempts), budget) for attempt in line.attempts[-5:] if attempt.logs]
     if values:
         if task.input_json is not None:
@@ -185,6 +188,8 @@ def _about(line: Line, timing: Timing, rows: Rows, after: list[Line]) -> str:
     took = timing.took(line)
     if took is not None:
         facts.append(("Took" if line.end is not None else "So far", span_text(took)))
+    if len(line.attempts) == 1 and line.attempts[0].worker and not line.children:
+        facts.append(("Driven by", esc(line.attempts[0].worker, 200)))
     if line.task.next_attempt_at is not None:
         facts.append(("Next attempt", moment(line.task.next_attempt_at)))
     if line.needs:
@@ -226,7 +231,11 @@ def _attempts(attempts: list[Attempt], budget: Budget) -> str:
         f"<td>{esc(attempt.worker, 200) if attempt.worker else '–'}</td></tr>"
         for attempt in shown
     )
-    left = f'<p class="soft">{counted(len(attempts) - len(shown), "earlier attempt")} left out.</p>' if len(attempts) > len(shown) else ""
+    left = (
+        f'<p class="soft">{counted(len(attempts) - len(shown), "earlier attempt")} left out.</p>'
+        if len(attempts) > len(shown)
+        else ""
+    )
     head = "<thead><tr><th>Attempt</th><th>Ended as</th><th>Began</th><th>Took</th><th>Why</th><th>Driven by</th></tr></thead>"
     return f'{left}<div class="scroll"><table class="plain">{head}<tbody>{lines}</tbody></table></div>'
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from .critical_path import Span, Step, critical_path
-from .gantt import Axis, Bar, bars_of, chosen, merged
+from .gantt import Axis, Bar, bars_of, chosen
 from .gathering import Line, ReportData
 
 
@@ -52,8 +52,6 @@ class Timing:
         self.axis = Axis(0.0, self.length, busy)
         self.paused = sum(pause.end - pause.start for pause in self.axis.pauses)
         """Seconds in which nothing ran, of those pauses that are long."""
-        self.covered = merged(busy)
-        self.waits = {step.number: step.waited for step in self.path}
 
     def at(self, moment: datetime) -> float:
         """Seconds since the run began."""
@@ -61,6 +59,10 @@ class Timing:
 
     def _end(self, moment: datetime | None) -> float:
         return self.length if moment is None else self.at(moment)
+
+    def width(self, start: float, end: float) -> float:
+        """How much of the axis lies between two moments."""
+        return self.axis.place(end) - self.axis.place(start)
 
     def start(self, line: Line) -> float | None:
         """When a line began."""
@@ -86,7 +88,9 @@ class Timing:
         """Its bars in the timeline."""
         ready, due = line.ready, line.task.next_attempt_at
         return bars_of(
-            None if ready is None else self.at(ready), self.spans(line), min(self.at(due), self.length) if due is not None else None
+            None if ready is None else self.at(ready),
+            self.spans(line),
+            min(self.at(due), self.length) if due is not None else None,
         )
 
     def shown(self, data: ReportData, most: int) -> set[int]:
