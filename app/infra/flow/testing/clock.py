@@ -93,7 +93,9 @@ class VirtualClock:
             RuntimeError: the event loop does not go by this clock, so that they would never pass.
         """
         if asyncio.get_running_loop() not in self._loops:
-            raise RuntimeError("This event loop does not go by the VirtualClock: use run_flow(flow, clock=clock), or clock.rules().")
+            raise RuntimeError(
+                "This event loop does not go by the VirtualClock: use run_flow(flow, clock=clock), or clock.rules()."
+            )
         until = self._elapsed + seconds
         await asyncio.sleep(seconds)
         self._elapsed = max(self._elapsed, until)  # whatever was lost by rounding
@@ -117,7 +119,9 @@ class VirtualClock:
         ruled: Any = asyncio.get_running_loop() if loop is None else loop
         inner = getattr(ruled, "_selector", None)
         if not isinstance(ruled, asyncio.BaseEventLoop) or inner is None:
-            raise TypeError(f"a VirtualClock rules event loops of asyncio's own, not {type(ruled).__module__}.{type(ruled).__name__}")
+            raise TypeError(
+                f"a VirtualClock rules event loops of asyncio's own, not {type(ruled).__module__}.{type(ruled).__name__}"
+            )
         if ruled in self._loops:
             yield self
             return

@@ -66,13 +66,13 @@ def returns(value: Any) -> Fake:
 
     In `fakes=` a value that cannot be called stands for this by itself: `{"extract": [1, 2]}`.
     """
-    return Fake(f"returns({value!r})", lambda ctx, before: value)
+    return Fake(f"returns({value!r})", lambda _ctx, _before: value)
 
 
 def raises(error: BaseException | type[BaseException]) -> Fake:
     """A fake that raises `error` each time it is called: a failure, or `SkipTask("no orders")`."""
 
-    def act(ctx: Context, before: int) -> Any:
+    def act(_ctx: Context, _before: int) -> Any:
         raise _fresh(error)
 
     return Fake(f"raises({error!r})", act)

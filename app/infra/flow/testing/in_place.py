@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Calls(InlineExecutor):
-    """Calls functions on the event loop, which they cannot see: to them it is as in a thread, so they may run one of their own."""
+    """Calls functions on the event loop, which they cannot see: as in a thread, they may run one of their own."""
 
     def _run(self, call: Call) -> None:
         loop = asyncio.get_running_loop()
@@ -46,7 +46,7 @@ class _InPlace(Lanes):
         super().__init__(deliver, capacities)
         self.threads = Lane(_Calls(deliver))
 
-    def find(self, choice: str | SubmitsWork) -> Lane:
+    def find(self, choice: str | SubmitsWork) -> Lane:  # noqa: ARG002
         """The one lane of functions."""
         return self.threads
 
@@ -96,7 +96,7 @@ class FlowInMemory(AsyncFlow):
         flow: AsyncFlow,
         definition: FlowDefinition,
         clock: VirtualClock,
-        real_executors: bool,
+        real_executors: bool = False,
         store: MemoryStore | None = None,
     ) -> None:
         numbers = count(1)
@@ -114,7 +114,7 @@ class FlowInMemory(AsyncFlow):
             self._kind: type[Runs] = type("_Runs", (Runs,), {"runner": runner})
         else:
             self._kind = _InPlaceRuns
-            self._worker = _AtOnce(f"store of {name}, in a test")
+        self._worker = _AtOnce(f"store of {name}, in a test")
 
     def _runs(self, run_id: str | None) -> Runs:
         told: Any = self.events if run_id is None else RunAudience(self.events, _FOLLOWERS, self._key(run_id))
