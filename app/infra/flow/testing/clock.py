@@ -118,10 +118,9 @@ class VirtualClock:
         """
         ruled: Any = asyncio.get_running_loop() if loop is None else loop
         inner = getattr(ruled, "_selector", None)
-        if not isinstance(ruled, asyncio.BaseEventLoop) or inner is None:
-            raise TypeError(
-                f"a VirtualClock rules event loops of asyncio's own, not {type(ruled).__module__}.{type(ruled).__name__}"
-            )
+        kind: type[Any] = type(ruled)
+        if inner is None or not issubclass(kind, asyncio.BaseEventLoop):
+            raise TypeError(f"a VirtualClock rules event loops of asyncio's own, not {kind.__module__}.{kind.__name__}")
         if ruled in self._loops:
             yield self
             return

@@ -7,14 +7,14 @@ runner will do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
 from ..context import Context
 from ..definitions import FlowDefinition, TaskDefinition
-from ..errors import InvalidOptionError, UnknownTaskError, closest
+from ..errors import InvalidOptionError, NotUpstreamError, UnknownTaskError, closest
 from ..events import Event, TaskStarted
 from ..flow import AsyncFlow
 from ..memory_store import MemoryStore
@@ -230,11 +230,11 @@ async def _driven(
 
 
 def _sync(work: Callable[[], Coroutine[Any, Any, T]], instead: str) -> T:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run_to_end(work, "a test")
-    raise RuntimeError(f"an event loop is running already; write `await {instead}(...)` in a test that is a coroutine function")
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(
+            f"an event loop is running already; write `await {instead}(...)` in a test that is a coroutine function"
+        )
+    return run_to_end(work, "a test")
 
 
 # --- one task ---
@@ -351,14 +351,14 @@ class _Seen:
         self._attempt_number = attempt_number
         self.error: BaseException | None = None
 
-    def around(self, task: TaskDefinition, there: Collection[str | None]) -> TaskDefinition:
+    def around(self, task: TaskDefinition, gone: Mapping[str, bool]) -> TaskDefinition:
         """The task, looked at."""
         called = task.called
         if called is None:
             return task
 
         def call(ctx: Context) -> Any:
-            self._prepare(ctx, there)
+            self._prepare(ctx, gone)
             try:
                 return called(ctx)
             except Exception as error:
@@ -366,7 +366,7 @@ class _Seen:
                 raise
 
         async def call_async(ctx: Context) -> Any:
-            self._prepare(ctx, there)
+            self._prepare(ctx, gone)
             try:
                 return await called(ctx)
             except Exception as error:
@@ -375,27 +375,35 @@ class _Seen:
 
         return replace(task, called=call_async if task.is_async else call)
 
-    def _prepare(self, ctx: Context, there: Collection[str | None]) -> None:
+    def _prepare(self, ctx: Context, gone: Mapping[str, bool]) -> None:
         ctx.attempt_number = self._attempt_number
-        scope: Any = _Given(ctx._scope, there)
+        scope: Any = _Given(ctx._scope, gone)
         ctx._scope = scope
 
 
 class _Given:
-    """What a task's context asks of its run, where only some outputs are there."""
+    """What a task's context asks of its run, where only some outputs are there.
 
-    def __init__(self, scope: Any, there: Collection[str | None]) -> None:
+    Args:
+        scope: what it asks otherwise.
+        gone: the tasks whose outputs are not there, and whether they are upstream of it.
+    """
+
+    def __init__(self, scope: Any, gone: Mapping[str, bool]) -> None:
         self._scope = scope
-        self._there = there
+        self._gone = gone
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scope, name)
 
     def pull(self, task_id: str, wanted: str) -> Any:
-        found = self._scope.pull(task_id, wanted)  # which refuses what is no task, or not upstream
-        if wanted.partition("[")[0] not in self._there:
-            raise LookupError(f"task {task_id!r} pulls the output of {wanted!r}: give it, upstream={{{wanted!r}: ...}}")
-        return found
+        whole = wanted if wanted in self._gone else wanted.partition("[")[0]
+        is_upstream = self._gone.get(whole)
+        if is_upstream:
+            raise LookupError(f"task {task_id!r} pulls the output of {wanted!r}: give it, upstream={{{whole!r}: ...}}")
+        if is_upstream is False:  # as the flow would say; here, there is no such task
+            raise NotUpstreamError(task_id, wanted)
+        return self._scope.pull(task_id, wanted)
 
 
 def _alone(definition: FlowDefinition, task_id: str, given: Mapping[str, Any], item: Any, seen: _Seen) -> FlowDefinition:
@@ -424,5 +432,6 @@ def _alone(definition: FlowDefinition, task_id: str, given: Mapping[str, Any], i
     if rules is not PLAIN:  # it runs whatever it is that came before it, and what it chooses is its output
         rules = replace(rules, trigger_rule=None, branch=False)
         made.rules[task_id] = rules
-    made.tasks[task_id] = seen.around(replace(task, retry=NO_RETRY, rules=rules), {*given, map_over})
+    gone = {name: name in above for name in definition.tasks if name not in given and name not in (task_id, map_over)}
+    made.tasks[task_id] = seen.around(replace(task, retry=NO_RETRY, rules=rules), gone)
     return made
