@@ -175,7 +175,9 @@ def main() -> None:
     from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 
     provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda span: f"{span.name}: {span.status.status_code.name}\n")))
+    provider.add_span_processor(
+        SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda span: f"{span.name}: {span.status.status_code.name}\n"))
+    )
     flow = AsyncFlow("traced")
     spans = Spans(flow.store, provider.get_tracer("night_batch"))
     flow.subscribe(spans)

@@ -173,9 +173,7 @@ def _remembered_flow(store: Store, run: RunRecord) -> AsyncFlow:
 def _remember(flow: AsyncFlow, run_id: str, target: str) -> None:
     path = path_of(flow.store)
     if path is not None:
-        entry = Remembered(
-            flow.store.identity, str(path.absolute()), run_id, flow.flow_name, absolute(target), str(Path.cwd())
-        )
+        entry = Remembered(flow.store.identity, str(path.absolute()), run_id, flow.flow_name, absolute(target), str(Path.cwd()))
         remember(entry)
 
 
@@ -321,7 +319,9 @@ def set_back(flow: AsyncFlow, run_id: str, adopt_graph: bool = False) -> list[st
             flow.manual_retry(run_id, task_id, reset_downstream=True, adopt_graph=adopt_graph)
         again.extend(found)
     if not again:
-        raise Refusal(f"In run {run_id!r} no task failed or was cancelled. Run one of them again with: {to_type('retry', run_id)} TASK")
+        raise Refusal(
+            f"In run {run_id!r} no task failed or was cancelled. Run one of them again with: {to_type('retry', run_id)} TASK"
+        )
     return again
 
 
