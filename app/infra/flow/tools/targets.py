@@ -52,10 +52,7 @@ def load_target(text: str, folder: Path | None = None) -> AsyncFlow:
     if key not in _loaded:
         place, attribute = _parts(text)
         with redirect_stdout(sys.stderr):
-            if _is_file(place):
-                module = _module_of_file(base / Path(place).expanduser(), place)
-            else:
-                module = _module(place, base)
+            module = _module_of_file(base / Path(place).expanduser(), place) if _is_file(place) else _module(place, base)
             _loaded[key] = _flow_in(module, place, attribute)
     return _loaded[key]
 
@@ -279,7 +276,7 @@ def recall(store: str, run_id: str, flow_name: str) -> Remembered | None:
     """With what a run of a store was started; else the latest run of the same flow there."""
     known = [entry for entry in _entries(state_file()) if entry.store == store and entry.flow_name == flow_name]
     exact = [entry for entry in known if entry.run_id == run_id]
-    return (exact or known or [None])[-1]
+    return next(reversed(exact or known), None)
 
 
 def recall_run(text: str, folder: Path) -> Remembered | None:
@@ -346,8 +343,15 @@ def _alone(file: Path) -> Iterator[None]:
     except ImportError:
         yield
         return
-    with open(file.with_suffix(".lock"), "a", opener=_private) as lock:  # noqa: PTH123 - the opener makes it private
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(file.with_suffix(".lock"), "a", opener=_private) as lock:
+        for _ in range(100):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+        else:
+            raise TimeoutError("somebody holds the lock, and has been stopped perhaps")
         yield
 
 
