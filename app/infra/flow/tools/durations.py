@@ -1,7 +1,7 @@
 """What earlier runs tell of how long tasks take, how often they succeed, and how long a run that goes on has still to go.
 
 Takes the records of runs and gives numbers; `expected_durations` and `statistics_of_flow` ask a store for them, and no more.
- Must not know how any of it is shown.
+Must not know how any of it is shown.
 """
 
 from __future__ import annotations
@@ -197,13 +197,18 @@ def task_statistics(samples: Iterable[Sample]) -> dict[str, TaskStatistics]:
 
 def _of_task(task: str, samples: Sequence[Sample]) -> TaskStatistics:
     states = [sample.state for sample in samples]
-    ended = [states.count(state) for state in (_SUCCESS, ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED)]
+    success, failed, cancelled, skipped = (
+        states.count(state) for state in (_SUCCESS, ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED)
+    )
     times = sorted(sample.seconds for sample in samples if sample.state is _SUCCESS and sample.seconds is not None)
     return TaskStatistics(
         task,
         len(samples),
-        *ended,
-        unfinished=len(samples) - sum(ended),
+        success,
+        failed,
+        cancelled,
+        skipped,
+        unfinished=len(samples) - success - failed - cancelled - skipped,
         attempts=sum(sample.attempts for sample in samples),
         retries=sum(max(0, sample.attempts - 1) for sample in samples),
         mean=sum(times) / len(times) if times else None,
@@ -222,13 +227,15 @@ def flow_statistics(
 ) -> FlowStatistics:
     """A flow's numbers, by its runs without their tasks."""
     states = [run.state for run in runs]
-    ended = [states.count(state) for state in (_SUCCESS, ExecutionState.FAILED, ExecutionState.CANCELLED)]
+    success, failed, cancelled = (states.count(state) for state in (_SUCCESS, ExecutionState.FAILED, ExecutionState.CANCELLED))
     times = sorted(seconds for run in runs if run.state is _SUCCESS and (seconds := _seconds(run)) is not None)
     return FlowStatistics(
         flow_name,
         len(runs),
-        *ended,
-        unfinished=len(runs) - sum(ended),
+        success,
+        failed,
+        cancelled,
+        unfinished=len(runs) - success - failed - cancelled,
         mean=sum(times) / len(times) if times else None,
         p50=percentile(times, 0.5),
         p95=percentile(times, 0.95),

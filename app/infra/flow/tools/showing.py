@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from .. import Attempt, ExecutionState, Explanation, Store, StoreError, TaskInstance, WorkflowRun, explain_stored
+from .. import Attempt, ExecutionState, Explanation, Store, TaskInstance, WorkflowRun, explain_stored
 from .failures import note, say
 from .json_text import json_text
 from .listing_runs import PIPED_COLUMNS, created_at, owner_of, run_data, state_of
 from .opening import find_run, open_store, outermost_run, path_of
 from .program import to_type
 from .terminal import Style, columns_of, cut, safe
-from .trees import item_of, tree_lines
+from .trees import NOT_THERE, item_of, tree_lines
 from .units import masked, value_text
 
 TRACEBACK_LINES = 6
@@ -53,6 +53,7 @@ def show_command(options: argparse.Namespace) -> int:
             tracebacks=-1 if options.traceback else TRACEBACK_LINES,
             now=datetime.now(timezone.utc),
             driven=driven,
+            hint=f"(--items {10 * max(10, options.items)} shows more)" if style.is_terminal else "",
         )
         say([tree[0], *_about(run, owner, style, columns, options.values), *tree[1:]])
         if style.is_terminal:
@@ -127,7 +128,7 @@ def run_details(store: Store, run: WorkflowRun, owner: str | None = None, depth:
             if task.child_run_id is not None and level < deepest:
                 try:
                     child = store.load(task.child_run_id)
-                except StoreError as error:
+                except NOT_THERE as error:
                     one["subflow"] = {"run_id": task.child_run_id, "problem": str(error)}
                     continue
                 one["subflow"] = {}
@@ -181,10 +182,24 @@ def explain_command(options: argparse.Namespace) -> int:
         title = f"{style.sign(state)} {style.paint(safe(options.task_id), 'bold')}  {style.state(state)}  {safe(run_id)}"
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
         say([title, *(line for sentence in explanation.sentences for line in _filled(safe(sentence), columns))])
-        if style.is_terminal and explanation.state in (ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED):
-            command = to_type("retry", run_id, options.task_id, store=path_of(store))
-            say(["", style.paint(f"again:     {command}", "dim")])
+        if style.is_terminal:
+            run = store.load(run_id)
+            hints = list(_after_why(store, run, explanation))
+            say(style.paint(line, "dim") for line in ["", *hints] if hints)
     return 0
+
+
+def _after_why(store: Store, run: WorkflowRun, explanation: Explanation) -> Iterator[str]:
+    """The commands that one may want now."""
+    path = path_of(store)
+    if explanation.state in (ExecutionState.FAILED, ExecutionState.CANCELLED, ExecutionState.SKIPPED):
+        yield f"again:     {to_type('retry', run.id, explanation.task_id, store=path)}"
+    elif not ExecutionState.is_terminal(run.state):
+        outermost = run.id if run.parent_run_id is None else outermost_run(store, run.id)
+        if owner_of(store, run) is None:
+            yield f"go on:     {to_type('resume', outermost, store=path)}"
+        else:
+            yield f"follow it: {to_type('watch', outermost, store=path)}"
 
 
 def _filled(sentence: str, columns: int) -> list[str]:
