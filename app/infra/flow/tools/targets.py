@@ -91,9 +91,8 @@ def _module(name: str, folder: Path) -> ModuleType:
         with _importing(name, folder):
             return import_module(name)
     except ModuleNotFoundError as error:
-        file = Path(*name.split(".")).with_suffix(".py")
-        hint = f" There is a file {file}; its flow is {file}:flow." if (folder / file).is_file() else ""
-        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed.{hint}") from error
+        advice = "Write module:flow, or path/to/file.py:flow."
+        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed. {advice}") from error
 
 
 def _module_of_file(path: Path, place: str) -> ModuleType:
@@ -276,7 +275,7 @@ def recall(store: str, run_id: str, flow_name: str) -> Remembered | None:
     """With what a run of a store was started; else the latest run of the same flow there."""
     known = [entry for entry in _entries(state_file()) if entry.store == store and entry.flow_name == flow_name]
     exact = [entry for entry in known if entry.run_id == run_id]
-    return (exact or known or [None])[-1]
+    return next(reversed(exact or known), None)
 
 
 def recall_run(text: str, folder: Path) -> Remembered | None:
