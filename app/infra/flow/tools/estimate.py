@@ -6,12 +6,17 @@ Asks the store for earlier runs once, and not before the run has lasted so long 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from .. import RunProgress, Store
-from .durations import MOST_ROWS, Expectation, expected_durations
 from .units import between
 
+if TYPE_CHECKING:
+    from .durations import Expectation
+
 RUNS = 5
+MOST_ROWS = 20_000
+"""So many tasks of earlier runs are read, about."""
 ROW_SECONDS = 2e-5
 """What it takes to read a task of an earlier run."""
 TIMES = 50
@@ -45,6 +50,8 @@ class Estimate:
             spent = between(self._since, progress.at) or 0.0
             if spent < TIMES * ROW_SECONDS * min(MOST_ROWS, RUNS * progress.total):
                 return self._by_pace(progress)
+            from .durations import expected_durations  # late: many runs end before that
+
             self._expected = expected_durations(self._store, progress.flow_name, before=progress.run_id, runs=RUNS)
         if self._expected.total is None:
             return self._by_pace(progress)

@@ -140,7 +140,7 @@ def owner_of(store: Store, run: WorkflowRun) -> str | None:
     ask = getattr(store, "owner_of", None)  # a store of somebody's own may not know
     try:
         owner = None if ask is None else ask(outermost_run(store, run.id) if run.parent_run_id is not None else run.id)
-    except StoreError:
+    except (StoreError, RunNotFoundError):
         return None
     return owner if isinstance(owner, str) else None
 

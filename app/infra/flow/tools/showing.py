@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from .. import Attempt, ExecutionState, Explanation, Store, StoreError, TaskInstance, WorkflowRun, explain_stored
+from .. import Attempt, ExecutionState, Explanation, Store, TaskInstance, WorkflowRun, explain_stored
 from .failures import note, say
 from .json_text import json_text
 from .listing_runs import PIPED_COLUMNS, created_at, owner_of, run_data, state_of
 from .opening import find_run, open_store, outermost_run, path_of
 from .program import to_type
 from .terminal import Style, columns_of, cut, safe
-from .trees import item_of, tree_lines
+from .trees import NOT_THERE, item_of, tree_lines
 from .units import masked, value_text
 
 TRACEBACK_LINES = 6
@@ -121,14 +121,14 @@ def run_details(store: Store, run: WorkflowRun, owner: str | None = None, depth:
             one = _task_data(task)
             one["depends_on"] = list(node.depends_on) if node is not None else []
             one["trigger_rule"] = node.trigger_rule if node is not None else None
-            one["map_over"] = node.map_over if node is not None and whole is None else None
+            one["map_over"] = node.map_over if node is not None else None
             one["item_of"] = whole
             one["attempts"] = attempts.get(task_id, [])
             tasks[task_id] = one
             if task.child_run_id is not None and level < deepest:
                 try:
                     child = store.load(task.child_run_id)
-                except StoreError as error:
+                except NOT_THERE as error:
                     one["subflow"] = {"run_id": task.child_run_id, "problem": str(error)}
                     continue
                 one["subflow"] = {}

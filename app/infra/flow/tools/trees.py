@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .. import Attempt, ExecutionState, GraphNode, LogEntry, StoreError, TaskInstance, WorkflowRun
+from .. import Attempt, ExecutionState, GraphNode, LogEntry, RunNotFoundError, StoreError, TaskInstance, WorkflowRun
 from .terminal import Style, cut, padded, safe, safe_lines, width_of
 from .units import between, counted, masked, moment_text, span_text, value_text
 
@@ -19,6 +19,9 @@ Loader = Callable[[str], WorkflowRun]
 """Gives a run by its id: `store.load`."""
 AttemptsOf = Callable[[str], list[Attempt]]
 """Gives all attempts of a run by its id: `store.list_attempts`."""
+
+NOT_THERE = (StoreError, RunNotFoundError)
+"""Why a run cannot be shown: it was removed, or is damaged."""
 
 MOST_SUCCEEDED = 3
 """Items of a folded map that succeeded, where none of them did anything else."""
@@ -230,7 +233,7 @@ def _failures(run: WorkflowRun, load: Loader | None) -> list[tuple[str, TaskInst
                 seen.add(child)
                 try:
                     below = load(child)
-                except StoreError:
+                except NOT_THERE:
                     below = None
                 if below is not None and any(_is_bad(one) for one in below.tasks.values()):
                     deeper.append((f"{prefix}{task_id}.", below))
@@ -399,7 +402,7 @@ class _Tree:
             return None, f"subflow, run {safe(child)}"
         try:
             run = self._load(child)
-        except StoreError as error:
+        except NOT_THERE as error:
             return None, f"its run cannot be shown: {safe(' '.join(str(error).split()))}"
         open_runs.add(child)
         return self._level(run, stem, indents, level.depth + 1), ""
