@@ -23,6 +23,7 @@ from .forks import watch
 from .models import WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
+from .showing import Shown
 from .store import Store, outermost
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
@@ -59,7 +60,7 @@ def _checked(store: Store) -> Store:
     return store
 
 
-class AsyncFlow(Declared):
+class AsyncFlow(Shown, Declared):
     """A flow: a name, and tasks that depend on one another.
 
     Args:

@@ -7,7 +7,7 @@ import re
 from .colours import ARROW, FAINT, INK, look_of
 from .model import Box, Picture
 
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def dot_of(picture: Picture, *, direction: str = "LR") -> str:
@@ -21,7 +21,7 @@ def dot_of(picture: Picture, *, direction: str = "LR") -> str:
     ]
     steps: list[tuple[str, Picture | str]] = [("    ", picture)]
     opened = {box.key: number for number, box in enumerate(picture.everything()) if box.inside is not None}
-    first = _first_inside(picture)
+    first, last = _end_inside(picture, 0), _end_inside(picture, -1)
     while steps:
         indent, step = steps.pop()
         if isinstance(step, str):
@@ -38,7 +38,7 @@ def dot_of(picture: Picture, *, direction: str = "LR") -> str:
                 then.append((indent, f'    style=rounded; color="{look.line}"; fontcolor="{FAINT}";'))
                 then += [(indent + "    ", box.inside), (indent, "}")]
         for arrow in step.arrows:
-            source, target = first[arrow.source], first[arrow.target]
+            source, target = last[arrow.source], first[arrow.target]
             options = ["style=dashed"] if arrow.mapped else []
             # Graphviz draws arrows between nodes only: one of those inside stands for an opened flow.
             options += [f"ltail=cluster_{opened[arrow.source]}"] if arrow.source in opened else []
@@ -74,9 +74,9 @@ def _node(box: Box) -> str:
     return f"{dot_text(box.key)} [{', '.join(options)}];"
 
 
-def _first_inside(picture: Picture) -> dict[str, str]:
-    """For each box the node that arrows can lead to: itself, or of an opened flow the first that is inside."""
+def _end_inside(picture: Picture, index: int) -> dict[str, str]:
+    """For each box the node that its arrows can lead to or from: itself, or of an opened flow the first or last one inside."""
     found: dict[str, str] = {}
     for box in reversed(picture.everything()):  # the innermost first
-        found[box.key] = box.key if box.inside is None else found[box.inside.boxes[0].key]
+        found[box.key] = box.key if box.inside is None else found[box.inside.boxes[index].key]
     return found

@@ -16,7 +16,7 @@ from .ordering import order_layers
 from .straightening import straightened
 
 LABEL_SIZE, DETAIL_SIZE, HEADING_SIZE = 13.0, 11.0, 12.0
-NARROWEST, WIDEST = 84.0, 230.0
+NARROWEST, WIDEST = 84.0, 260.0
 LOW, HIGH = 30.0, 44.0
 """How high a box is, without a line of details and with one."""
 SIDE = 12.0

@@ -161,6 +161,7 @@ def _level(
         [positions[other] for other in dict.fromkeys((*node.depends_on, *_over(node))) if other in positions and other != task_id]
         for task_id, node in graph.items()
     ]
+    _break_circles(ups)
     if len(ids) <= most:
         groups = [[position] for position in range(len(ids))]
     else:
@@ -193,6 +194,26 @@ def _level(
     return boxes, list(arrows.values())
 
 
+def _break_circles(ups: list[list[int]]) -> None:
+    """Leave out of each circle, as a flow that is not sound yet may have them, what leads back in the order of definition."""
+    downs: list[list[int]] = [[] for _ in ups]
+    unmet = [len(others) for others in ups]
+    for position, others in enumerate(ups):
+        for other in others:
+            downs[other].append(position)
+    order = [position for position, count in enumerate(unmet) if count == 0]
+    for position in order:  # grows while it is walked
+        for follower in downs[position]:
+            unmet[follower] -= 1
+            if unmet[follower] == 0:
+                order.append(follower)
+    if len(order) < len(ups):
+        sound = frozenset(order)
+        for position, others in enumerate(ups):
+            if position not in sound:
+                ups[position] = [other for other in others if other in sound or other < position]
+
+
 def _over(node: GraphNode) -> tuple[str, ...]:
     return () if node.map_over is None else (node.map_over,)
 
@@ -213,7 +234,7 @@ def _box(prefix: str, node: GraphNode, task: TaskInstance | None, items: Counter
     told: list[str] = []
     if kind == "map":
         told.append(counts_text(items, "item") if items else f"for each of {node.map_over}")
-    elif kind == "flow" and node.flow_name:
+    elif kind == "flow" and node.flow_name and node.flow_name != node.task_id:
         told.append(f"flow {node.flow_name}")
     if node.branch:
         told.append("branch")
