@@ -89,7 +89,7 @@ class Axis:
 
 
 def nice_step(least: float) -> float:
-    """The round length of time that is at least so long: below a second 1, 2 or 5 times a power of ten, else as clocks have it."""
+    """The round length of time that is at least so long: below a second 1, 2 or 5 times a power of ten, else as clocks do."""
     if least <= 0:
         return 1.0
     if least > _STEPS[-1]:
