@@ -38,7 +38,7 @@ def report_html(
     Args:
         store: where the run is.
         run_id: the run; it may be going on.
-        redact: takes secrets out of a text; called with each name, reason, traceback, log line and value that is shown.
+        redact: takes secrets out of a text; called with each reason, traceback, log line and value that is shown, not with ids.
         values: whether params, inputs and outputs are shown.
         title: what the page is called; by default the flow's name.
         now: the moment that it is told at; the system's clock by default.
@@ -81,7 +81,7 @@ def write_report(
     content = report_html(store, run_id, redact=redact, values=values, title=title)
     descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}-")  # made with mode 0600
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="\n") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
             file.write(content)
         Path(beside).replace(target)
     except BaseException:

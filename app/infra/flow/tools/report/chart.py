@@ -41,8 +41,8 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
         else ""
     )
     key = "".join(
-        f'<span class="key"><svg width="22" height="12" aria-hidden="true"><rect class="{css}" y="{top}" width="22" height="{high}"/>'
-        f"</svg>{text}</span>"
+        f'<span class="key"><svg width="22" height="12" aria-hidden="true">'
+        f'<rect class="{css}" y="{top}" width="22" height="{high}"/></svg>{text}</span>'
         for css, top, high, text in (
             ("bar s-success", 1, 10, "an attempt, coloured by how it ended"),
             ("wait", 3, 6, "ready, waiting for its turn"),
@@ -54,7 +54,8 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
 <pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">\
 <rect width="6" height="6" class="hatch-ground"/><rect width="2" height="6" class="hatch-line"/></pattern></defs></svg>
 <p class="legend">{key}{pauses}</p>
-<div class="gantt" tabindex="0" role="group" aria-label="Timeline" style="--name:minmax(0,{width}ch)">{axis}<div class="g-body">{_grid(timing.axis)}{rows}</div></div>"""
+<div class="gantt" tabindex="0" role="group" aria-label="Timeline" style="--name:minmax(0,{width * 0.49:.1f}rem)">
+{axis}<div class="g-body">{_grid(timing.axis)}{rows}</div></div>"""
 
 
 def _width(line: Line) -> int:
@@ -113,7 +114,7 @@ def _row(line: Line, timing: Timing, links: dict[int, str]) -> str:
     linked = f'<a href="{links[line.number]}" title="{esc(line.path, MOST_NAME)}">{name}</a>' if line.number in links else name
     many = f'<span class="kind">{counted(len(line.children), "item")}</span>' if line.kind == "map" else ""
     took = timing.took(line)
-    told = span_text(took) if took is not None else "–"
+    told = span_text(took) if took is not None else "-"
     if len(line.children) > 12:
         drawn, words = _many(line, timing), f"{counted(len(line.children), 'item')}, how many ran at once"
     else:
@@ -122,7 +123,8 @@ def _row(line: Line, timing: Timing, links: dict[int, str]) -> str:
     label = f"{line.path}: {line.state}, {words}"
     return (
         f'<span class="g-name" style="--d:{min(line.depth, 12)}"><span class="sign s-{class_of(line.state)}" aria-hidden="true">'
-        f'{sign(line.state)}</span>{linked}{many}</span><svg class="g-lane" role="img"{attributes(aria_label=label)}>{drawn}{crit}</svg>'
+        f"{sign(line.state)}</span>{linked}{many}</span>"
+        f'<svg class="g-lane" role="img"{attributes(aria_label=label)}>{drawn}{crit}</svg>'
         f'<span class="g-took num">{told}</span>'
     )
 
@@ -142,8 +144,8 @@ def _bars(bars: list[Bar], axis: Axis) -> str:
         if bar.kind == "attempt":
             title = f"attempt {bar.number}: {bar.state}, {length}"
             found.append(
-                f'<rect class="bar s-{class_of(bar.state)}" x="{left:.3%}" y="4" width="{max(width, 0.0018):.3%}" height="14" rx="2">'
-                f"<title>{esc(title)}</title></rect>"
+                f'<rect class="bar s-{class_of(bar.state)}" x="{left:.3%}" y="4" width="{max(width, 0.0018):.3%}" height="14" '
+                f'rx="2"><title>{esc(title)}</title></rect>'
             )
         elif width > 0.0008:
             title = f"{length} {_WORDS[bar.kind]}"

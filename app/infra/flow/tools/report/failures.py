@@ -28,7 +28,8 @@ def failures(data: ReportData, rows: Rows, budget: Budget, resume: str | None) -
     after = f"{counted(skipped, 'task')} {'was' if skipped == 1 else 'were'} skipped in this run. " if skipped else ""
     again = ""
     if resume is not None and str(data.run.state) in ("failed", "cancelled") and data.run.parent_run_id is None:
-        again = f'<p class="soft">{after}After the fix, this runs again what failed and what depends on it: <code>{esc(resume)}</code></p>'
+        to_do = f"After the fix, this runs again what failed and what depends on it: <code>{esc(resume)}</code>"
+        again = f'<p class="soft">{after}{to_do}</p>'
     return f'<div class="cards">{shown}</div>{left}{again}'
 
 
@@ -48,7 +49,7 @@ def groups(data: ReportData) -> list[list[Line]]:
 def _entry(lines: list[Line], rows: Rows, budget: Budget) -> str:
     first = lines[0]
     task = first.task
-    names = " ".join(_name(line, rows, budget) for line in lines[:_MOST_NAMED])
+    names = " ".join(_name(line, rows) for line in lines[:_MOST_NAMED])
     more = f' <span class="soft">and {len(lines) - _MOST_NAMED:,} more</span>' if len(lines) > _MOST_NAMED else ""
     facts = [moment(first.end)]
     if len(first.attempts) > 1:
@@ -63,7 +64,8 @@ def _entry(lines: list[Line], rows: Rows, budget: Budget) -> str:
     log = _last_log(first, budget)
     how_many = f" ({len(lines):,} times)" if len(lines) > 1 else ""
     reason = esc(budget.clean(task.reason or "no reason was recorded"))
-    return f"""<article class="card s-{class_of(first.state)}"><h3>{names}{more}{badge(first.state) if first.state != "failed" else ""}</h3>
+    state = badge(first.state) if first.state != "failed" else ""
+    return f"""<article class="card s-{class_of(first.state)}"><h3>{names}{more}{state}</h3>
 <p class="reason">{reason}{how_many}</p><p class="soft">{", ".join(facts)}</p>{log}{trace}</article>"""
 
 
@@ -73,8 +75,8 @@ def place_of(traceback: str | None) -> str | None:
     return f"{frames[-1][0]}:{frames[-1][1]}, in {frames[-1][2]}" if frames else None
 
 
-def _name(line: Line, rows: Rows, budget: Budget) -> str:
-    name = esc(budget.clean(line.path), MOST_NAME)
+def _name(line: Line, rows: Rows) -> str:
+    name = esc(line.path, MOST_NAME)
     return f'<a href="{rows.links[line.number]}">{name}</a>' if line.number in rows.links else f"<span>{name}</span>"
 
 

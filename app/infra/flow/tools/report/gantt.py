@@ -10,6 +10,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 MOST_PAUSES = 6
 """So many pauses are cut out, the longest of them."""
@@ -88,7 +89,7 @@ class Axis:
 
 
 def nice_step(least: float) -> float:
-    """The round length of time that is at least so long: 1, 2 or 5 times a power of ten below a second, then as clocks have it."""
+    """The round length of time that is at least so long: below a second 1, 2 or 5 times a power of ten, else as clocks do."""
     if least <= 0:
         return 1.0
     if least > _STEPS[-1]:
@@ -114,7 +115,7 @@ def _pauses(start: float, end: float, busy: Iterable[tuple[float, float]]) -> li
     within = merged((max(left, start), min(right, end)) for left, right in busy if right >= start and left <= end)
     if not within:
         return []
-    gaps = [Pause(left[1], right[0]) for left, right in zip(within, within[1:])]
+    gaps = [Pause(left[1], right[0]) for left, right in pairwise(within)]
     if end > within[-1][1]:
         gaps.append(Pause(within[-1][1], end))
     if within[0][0] > start:

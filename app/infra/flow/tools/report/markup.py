@@ -52,7 +52,7 @@ def attributes(**given: object) -> str:
 def moment(at: datetime | None, text: str | None = None) -> str:
     """A moment, for people and for programs."""
     if at is None:
-        return "–"
+        return "-"
     return f'<time datetime="{at.isoformat()}" title="{moment_text(at)}">{moment_text(at) if text is None else text}</time>'
 
 
@@ -88,7 +88,12 @@ class Budget:
 
     def clean(self, text: str) -> str:
         """A text without its secrets."""
-        return text if self.redact is None else str(self.redact(text))
+        if self.redact is None:
+            return text
+        try:
+            return str(self.redact(text))
+        except Exception:  # the hook is the user's; what it could not look through is not shown
+            return "(redaction failed)"
 
     def take(self, text: str, most: int) -> str | None:
         """A text of many lines as markup, if there is still room for it."""

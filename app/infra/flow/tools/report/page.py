@@ -14,10 +14,10 @@ from ..pictures.svg import DARK, LIGHT, RULES
 from ..units import counted, masked, span_text, value_text
 from .chart import timeline
 from .critical_path import Step
+from .drawn import graph_of
 from .failures import failures
 from .gathering import ReportData
 from .markup import MOST_VALUE, Budget, badge, class_of, esc, moment, sign
-from .drawn import graph_of
 from .rows import rows_of, table
 from .timing import Timing
 
@@ -45,7 +45,7 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
         ("time", "What took the time", _time(data, timing, rows.links)),
         ("graph", "Graph", graph_of(data, rows.links)),
         ("timeline", "Timeline", timeline(data, timing, rows.links)),
-        ("tasks", "Tasks", table(data, timing, rows)),
+        ("tasks", "Tasks", table(data, timing, rows, budget)),
         ("run", "The run", _run(data, budget, values=values)),
     ]
     shown = [(name, heading, body) for name, heading, body in sections if body]
@@ -53,7 +53,7 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
     style = (_HERE / "report.css").read_text(encoding="utf-8").replace("/* light */", LIGHT).replace("/* dark */", DARK) + RULES
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{allowed}'; base-uri 'none'; form-action 'none'"
-    called = esc(budget.clean(title) if title is not None else f"{data.run.flow_name} · {data.run.id}")
+    called = esc(title if title is not None else f"{data.run.flow_name} · {data.run.id}")
     links = "".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in shown)
     body = "".join(
         f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{heading}</h2>{text}</section>'
@@ -102,8 +102,8 @@ def _head(data: ReportData, timing: Timing, title: str | None, budget: Budget, r
     facts.append(("Work done", f"{span_text(timing.busy)}{_side_by_side(timing)}"))
     facts.append(("Attempts", _attempts(data)))
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    flow = esc(budget.clean(run.flow_name if title is None else title))
-    under = f'<p class="runid">run <code>{esc(budget.clean(run.id))}</code>{_part_of(data)}</p>'
+    flow = esc(run.flow_name if title is None else title)
+    under = f'<p class="runid">run <code>{esc(run.id)}</code>{_part_of(data)}</p>'
     return f"""<header class="top">
 <p class="brand"><span>Night Batch</span><span class="what">report of a run</span>\
 <button type="button" id="theme" class="quiet js-only" aria-label="Change between light and dark">◐</button></p>
@@ -145,7 +145,7 @@ def _verdict(data: ReportData, budget: Budget, resume: str | None) -> str:
     if state == "failed" and len(failed) == 1:
         line = failed[0]
         why = f": {esc(budget.clean(line.task.reason))}" if line.task.reason else ""
-        return f"<b>{esc(budget.clean(line.path), 300)}</b> failed{why}"
+        return f"<b>{esc(line.path, 300)}</b> failed{why}"
     if state in ("failed", "cancelled"):
         return f"{counted(whole, 'task')}: {', '.join(parts)}."
     ended = sum(counts.get(name, 0) for name in _WORDS)
@@ -246,8 +246,8 @@ def _step(data: ReportData, timing: Timing, step: Step, links: dict[int, str]) -
 def _run(data: ReportData, budget: Budget, *, values: bool) -> str:
     run = data.run
     facts = [
-        ("Flow", esc(budget.clean(run.flow_name))),
-        ("Run", f"<code>{esc(budget.clean(run.id))}</code>"),
+        ("Flow", esc(run.flow_name)),
+        ("Run", f"<code>{esc(run.id)}</code>"),
         ("State", badge(str(run.state))),
         ("Made", moment(data.created)),
         ("Began", moment(run.start_date)),
@@ -284,7 +284,7 @@ def _happenings(data: ReportData) -> str:
     rows = "".join(
         f"<tr><td>{moment(it.at)}</td><td>{esc(it.kind)}"
         f"{f' <code>{esc(it.task_id)}</code>' if it.task_id else ''}{_of_tasks(it.tasks)}"
-        f"</td><td>{esc(it.by) if it.by else '–'}</td></tr>"
+        f"</td><td>{esc(it.by) if it.by else '-'}</td></tr>"
         for it in shown
     )
     head = "<thead><tr><th>When</th><th>What</th><th>By</th></tr></thead>"

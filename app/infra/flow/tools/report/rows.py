@@ -58,7 +58,7 @@ def rows_of(data: ReportData, timing: Timing, budget: Budget, *, values: bool) -
     return rows
 
 
-def table(data: ReportData, timing: Timing, rows: Rows) -> str:
+def table(data: ReportData, timing: Timing, rows: Rows, budget: Budget) -> str:
     """The table with its filter."""
     if not data.lines:
         return ""
@@ -74,7 +74,7 @@ def table(data: ReportData, timing: Timing, rows: Rows) -> str:
     if data.left_closed:
         notes.append(f"{counted(data.left_closed, 'subflow run')} more were not opened.")
     longest = max((timing.took(line) or 0.0 for line in data.lines), default=0.0) or 1.0
-    body = "".join(_row(line, timing, rows, longest) for line in data.lines if line.number in rows.numbers)
+    body = "".join(_row(line, timing, rows, longest, budget) for line in data.lines if line.number in rows.numbers)
     head = "".join(
         f'<th scope="col" class="{name}" data-sort="{name}">{label}</th>'
         for name, label in (
@@ -97,14 +97,14 @@ Each name leads to what is known of the task.</caption>
 {body}</table></div>"""
 
 
-def _row(line: Line, timing: Timing, rows: Rows, longest: float) -> str:
+def _row(line: Line, timing: Timing, rows: Rows, longest: float, budget: Budget) -> str:
     task = line.task
     took, waited, start = timing.took(line), timing.waited(line), timing.start(line)
     up = line.parent.number if line.parent is not None else ""
     own = line.path if line.parent is None else line.path[len(_prefix(line)) :]
     kind = f'<span class="kind">{_kind(line)}</span>' if line.kind in _KINDS or line.children else ""
     tries = len(line.attempts)
-    reason = esc(task.reason, MOST_LINE) if task.reason else ""
+    reason = esc(budget.clean(task.reason), MOST_LINE) if task.reason else ""
     if task.next_attempt_at is not None:
         reason += f" (again at {moment(task.next_attempt_at, f'{task.next_attempt_at:%H:%M:%S}')})"
     marked = ' <span class="way" title="It is on the critical path: it determined when the run ended">◆</span>'
@@ -117,9 +117,9 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float) -> str:
         f"{marked if line.number in timing.on_path else ''}</th>"
         f'<td class="state" data-v="{esc(line.state)}">{badge(line.state)}</td>'
         f'<td class="began num" data-v="{_number(start)}">{moment(line.start, _since(start))}</td>'
-        f'<td class="took num" data-v="{_number(took)}"{share}>{span_text(took) if took is not None else "–"}</td>'
-        f'<td class="waited num" data-v="{_number(waited)}">{span_text(waited) if waited is not None and waited > least else "–"}</td>'
-        f'<td class="tries num" data-v="{tries}">{tries or "–"}</td>'
+        f'<td class="took num" data-v="{_number(took)}"{share}>{span_text(took) if took is not None else "-"}</td>'
+        f'<td class="waited num" data-v="{_number(waited)}">{span_text(waited) if (waited or 0.0) > least else "-"}</td>'
+        f'<td class="tries num" data-v="{tries}">{tries or "-"}</td>'
         f'<td class="why">{reason}</td></tr>'
         f'<tr class="detail" id="d{line.number}"><td colspan="7">{rows.bodies[line.number]}</td></tr></tbody>\n'
     )
@@ -138,7 +138,7 @@ def _number(value: float | None) -> str:
 
 
 def _since(seconds: float | None) -> str:
-    return "–" if seconds is None else f"+{span_text(seconds)}"
+    return "-" if seconds is None else f"+{span_text(seconds)}"
 
 
 def _kind(line: Line) -> str:
@@ -154,7 +154,7 @@ def _kind(line: Line) -> str:
 
 def _body(line: Line, timing: Timing, rows: Rows, after: list[Line], budget: Budget, *, values: bool) -> str:
     task = line.task
-    parts = [f'<p class="path"><code>{esc(budget.clean(line.path))}</code></p>', _about(line, timing, rows, after)]
+    parts = [f'<p class="path"><code>{esc(line.path)}</code></p>', _about(line, timing, rows, after)]
     if line.kind == "map" and line.children:
         parts.append(_states(line))
     if task.reason:
@@ -208,13 +208,17 @@ def _about(line: Line, timing: Timing, rows: Rows, after: list[Line]) -> str:
 
 def _neighbours(lines: list[Line], rows: Rows) -> str:
     shown = [
-        f'<a class="s-{class_of(line.state)}" href="{rows.links[line.number]}">{sign(line.state)} {esc(line.task.task_id, 100)}</a>'
+        f'<a class="s-{class_of(line.state)}" href="{rows.links[line.number]}">{_called(line)}</a>'
         if line.number in rows.links
-        else f"<span>{sign(line.state)} {esc(line.task.task_id, 100)}</span>"
+        else f"<span>{_called(line)}</span>"
         for line in lines[:_MOST_NEIGHBOURS]
     ]
     more = len(lines) - len(shown)
     return " ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def _called(line: Line) -> str:
+    return f"{sign(line.state)} {esc(line.task.task_id, 100)}"
 
 
 def _states(line: Line) -> str:
@@ -228,7 +232,7 @@ def _attempts(attempts: list[Attempt], budget: Budget) -> str:
         f"<tr><td class=num>{attempt.number}</td><td>{badge(str(attempt.result))}</td><td>{moment(attempt.start_date)}</td>"
         f"<td class=num>{span_text(between(attempt.start_date, attempt.end_date))}</td>"
         f"<td>{esc(budget.clean(attempt.reason)) if attempt.reason else ''}</td>"
-        f"<td>{esc(attempt.worker, 200) if attempt.worker else '–'}</td></tr>"
+        f"<td>{esc(attempt.worker, 200) if attempt.worker else '-'}</td></tr>"
         for attempt in shown
     )
     left = (
@@ -257,7 +261,8 @@ def _log_line(entry: LogEntry, budget: Budget) -> str:
     text = esc(budget.clean(entry.message), MOST_LINE)
     budget.left -= len(text)
     loud = " loud" if entry.level >= logging.WARNING else ""
-    return f'<div class="line{loud}">{moment(entry.at, f"{entry.at:%H:%M:%S.%f}"[:12])} <b>{esc(level)}</b> <span>{text}</span></div>'
+    at = moment(entry.at, f"{entry.at:%H:%M:%S.%f}"[:12])
+    return f'<div class="line{loud}">{at} <b>{esc(level)}</b> <span>{text}</span></div>'
 
 
 def _text(heading: str, text: str, most: int, budget: Budget, *, folded: bool = False) -> str:
