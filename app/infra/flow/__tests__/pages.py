@@ -2,17 +2,19 @@
 
 In a page, from top to bottom, in one folder:
 
-- a `python` block whose first line is `# name.py` (with or without a remark behind it) is that file; another one is a program that
-  is run;
+- a `python` block whose first line is `# name.py` (with or without a remark behind it) is that file; one whose first line is
+  `# in name.py` takes the place of the functions of the same names in that file; another one is a program that is run;
 - a `text` block right behind a program is what the program prints;
 - in a `console` block, a line that begins with `$ ` is typed, and the lines below it are what is seen. `...` stands for anything,
-  also for whole lines. Only commands that begin with one of `RUN` are run; the others are for the reader's own machine.
+  also for whole lines; any moment, duration and width of a column will do. Only commands that begin with one of `RUN` are
+  run; the others are for the reader's own machine.
 
 Blocks written as `{code-block} python` are somebody else's program, and are shown only.
 """
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -77,16 +79,36 @@ def commands_of(block: str) -> list[Command]:
 
 
 def file_name(block: str) -> str | None:
-    """The name of the file that a Python block is, if its first line says so."""
-    named = re.match(r"# ([\w./-]+\.\w+)\b", block)
+    """The name of the file that a Python block is, or is part of, if its first line says so."""
+    named = re.match(r"# (?:in )?([\w./-]+\.\w+)\b", block)
     return named[1] if named else None
 
 
+def with_functions(program: str, block: str) -> str:
+    """A program in which the functions that a block has take the place of those of the same names."""
+    lines = program.splitlines(keepends=True)
+    there = {node.name: node for node in ast.parse(program).body if isinstance(node, ast.FunctionDef)}
+    for node in reversed([node for node in ast.parse(block).body if isinstance(node, ast.FunctionDef)]):
+        old = there[node.name]
+        lines[_first_line(old) - 1 : old.end_lineno] = block.splitlines(keepends=True)[_first_line(node) - 1 : node.end_lineno]
+    return "".join(lines)
+
+
+def _first_line(function: ast.FunctionDef) -> int:
+    return min([function.lineno, *(decorator.lineno for decorator in function.decorator_list)])
+
+
+def plain(text: str) -> str:
+    """What is seen, without what differs from one time to the next."""
+    text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\b\d\d:\d\d:\d\d(\.\d+)?", "(moment)", text)
+    text = re.sub(r"(?<![\w.])[\d.]+ ?(ms|µs|s)\b", "(span)", text)
+    return "\n".join(" ".join(line.split()) for line in text.splitlines()).strip()
+
+
 def looks_like(expected: list[str], seen: str) -> bool:
-    """Whether `seen` is what was expected, `...` standing for anything; spaces at ends of lines do not count."""
-    pattern = "\n".join(line.rstrip() for line in expected).strip()
-    actual = "\n".join(line.rstrip() for line in seen.splitlines()).strip()
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("..."))), actual, re.S) is not None
+    """Whether `seen` is what was expected, `...` standing for anything."""
+    pattern = plain("\n".join(expected))
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("..."))), plain(seen), re.S) is not None
 
 
 class Reader:
@@ -129,7 +151,7 @@ class Reader:
             check=False,
         )
         self.exit_code = done.returncode
-        return done.stdout
+        return done.stdout.replace(sys.executable, "python3")
 
     def read(self, page: str) -> Iterator[str]:
         """Do all that the page says.
@@ -143,8 +165,9 @@ class Reader:
                 name = file_name(block.text)
                 script = self.folder / (name or "a_program_of_the_page.py")
                 script.parent.mkdir(parents=True, exist_ok=True)
-                script.write_text(block.text, encoding="utf-8")
                 compile(block.text, str(script), "exec")
+                text = with_functions(script.read_text("utf-8"), block.text) if block.text.startswith("# in ") else block.text
+                script.write_text(text, encoding="utf-8")
                 printed = None if name else self.type(f"python3 {script.name}")
                 if printed is not None and self.exit_code:
                     yield f"line {block.line}: the program ended with {self.exit_code}:\n{printed}"
