@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
+
+MASK = "***"
+"""What stands in place of a value that is nobody's business."""
+
+_SECRET = re.compile(
+    r"pass(?:wor[dt]|phrase|wd)|secret|credential|authori[sz]ation|bearer|api_?key|private_?key|key_?file|service_?account|cookie"
+)
+_SECRET_WORDS = re.compile(r"(?:token|key|auth|pwd|pw|pin|otp|pat|jwt|salt)$")
+_SECRET_MANY = re.compile(r"(?:token|key|pin|otp)s$")
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W_A-Za-z]+")
+_PASSWORD_IN_URL = re.compile(r"(?<=://)([^/\s:@]*):[^/\s]*@")
 
 _SPANS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -66,3 +78,43 @@ def value_text(value: Any, most: int = 2000) -> str:
         except Exception:  # a class whose __repr__ is broken
             text = f"<{type(value).__name__}>"
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def is_sensitive(name: str, value: Any = None) -> bool:
+    """Whether something of this name looks like a secret: a password, a token, a key. `max_tokens=4096` is none: it counts."""
+    if _SECRET.search(name.lower()):
+        return True
+    words = [word.lower() for word in _WORDS.findall(name)]
+    if any(_SECRET_WORDS.fullmatch(word) for word in words):
+        return True
+    return not isinstance(value, (int, float)) and any(_SECRET_MANY.fullmatch(word) for word in words)
+
+
+def masked(name: str, value: Any) -> Any:
+    """A value as it may be shown: `***` where its name looks like that of a secret, and so with what is inside it by name.
+
+    What is no value at all (None, a bool) is shown, and passwords in URLs are not. The value itself is left as it is; tuples
+    in it become lists.
+
+    Args:
+        name: what the value is called, a param say; `""` where it has no name.
+        value: the value.
+    """
+    root: list[Any] = [None]
+    # A list, not recursion: values may be as deep as they like.
+    waiting: list[tuple[Any, Any, str, Any]] = [(root, 0, name, value)]
+    while waiting:
+        where, place, called, item = waiting.pop()
+        if item is not None and not isinstance(item, bool) and is_sensitive(called, item):
+            where[place] = MASK
+        elif type(item) is dict:
+            inside: dict[Any, Any] = dict.fromkeys(item)
+            where[place] = inside
+            waiting.extend((inside, key, key if isinstance(key, str) else "", one) for key, one in item.items())
+        elif type(item) is list or type(item) is tuple:
+            listed: list[Any] = [None] * len(item)
+            where[place] = listed
+            waiting.extend((listed, index, "", one) for index, one in enumerate(item))
+        else:
+            where[place] = _PASSWORD_IN_URL.sub(rf"\1:{MASK}@", item) if isinstance(item, str) else item
+    return root[0]

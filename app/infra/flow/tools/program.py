@@ -1,0 +1,32 @@
+"""How this program is called, so that what it tells people to type can be typed. Must not know what the commands do."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+STORE_VARIABLE = "NIGHT_BATCH_STORE"
+"""The environment variable that names the store where no option does."""
+
+
+def program() -> str:
+    """`night-batch`, or `python3 -m package` where it was called in that way."""
+    package = __name__.rpartition(".tools.")[0]
+    door = Path(__file__).parent.parent / "__main__.py"
+    if not sys.argv or sys.argv[0] != str(door):
+        return "night-batch"
+    return f"{shlex.quote(sys.orig_argv[0] if sys.orig_argv else sys.executable)} -m {package}"
+
+
+def to_type(command: str, *words: str, store: str | os.PathLike[str] | None = None) -> str:
+    """A command line that does what is meant, in the shell's quotes: `night-batch show monday --store runs.db`.
+
+    Args:
+        command: the command.
+        words: what comes behind it.
+        store: the store's path; left out where the environment names that store anyway.
+    """
+    named = [] if store is None or os.environ.get(STORE_VARIABLE) == os.fspath(store) else ["--store", os.fspath(store)]
+    return " ".join([program(), command, *(shlex.quote(word) for word in (*words, *named))])
