@@ -122,6 +122,11 @@ class AsyncFlow(Drawn, Declared):
         return f"<AsyncFlow {self.flow_name!r}, {len(self._definition.tasks)} tasks, {self._store!r}>"
 
     @property
+    def redact(self) -> Redact | None:
+        """The hook that takes secrets out of texts; None where there is none."""
+        return self._definition.redact
+
+    @property
     def store(self) -> Store:
         """Where the runs live. May be assigned, between runs."""
         return self._store
