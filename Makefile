@@ -2,7 +2,7 @@
 PYTHON ?= python3
 MINUTES ?= 10
 
-.PHONY: test check bench bench-quick peers torture crash-pairs mutants
+.PHONY: test check bench bench-quick peers torture crash-pairs mutants docs
 
 test:  ## the suite
 	$(PYTHON) -m pytest
@@ -28,6 +28,9 @@ torture:  ## every attack in turn, with new seeds
 
 crash-pairs:  ## two deaths in a row at every pair of writes
 	$(PYTHON) -m torture.crash_pairs
+
+docs:  ## the site of the documentation, into docs/_build/html
+	$(PYTHON) -m docs
 
 mutants:  ## whether the tests notice a broken engine
 	$(PYTHON) -m torture.mutants
