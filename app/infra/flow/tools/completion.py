@@ -41,7 +41,7 @@ def completion_command(options: argparse.Namespace, parser: argparse.ArgumentPar
 def runs_command(options: argparse.Namespace) -> int:
     """`__runs [--store PATH] [PREFIX]`: the ids of runs that a word may become; none where anything is wrong."""
     words = list(options.words)
-    asked = argparse.Namespace(store=None)
+    asked = argparse.Namespace(store=None, run_id="latest")
     if words[:1] == ["--store"] and len(words) > 1:
         asked.store = words[1]
         words = words[2:]
@@ -86,7 +86,9 @@ def _kind(action: argparse.Action) -> str:
     if action.choices is not None:
         return " ".join(str(choice) for choice in action.choices)
     names = {*action.option_strings, action.metavar}
-    if names & {"RUN", "TARGET|RUN"}:
+    if "TARGET|RUN" in names:
+        return "@runs@files"
+    if "RUN" in names:
         return "@runs"
     if names & set(_FILES):
         return "@files"
@@ -105,11 +107,14 @@ def bash_script(commands: list[Command]) -> str:
             '    local cur="${COMP_WORDS[COMP_CWORD]}" prev="" command="" store="" place=0 kind="" options="" i word',
             '    [ "$COMP_CWORD" -gt 0 ] && prev="${COMP_WORDS[COMP_CWORD-1]}"',
             "    COMPREPLY=()",
+            '    [ "$prev" = "=" ] && [ "$COMP_CWORD" -gt 1 ] && prev="${COMP_WORDS[COMP_CWORD-2]}"',
+            '    [ "$cur" = "=" ] && cur=""',
             "    for (( i = 1; i < COMP_CWORD; i++ )); do",
             '        word="${COMP_WORDS[i]}"',
             '        case "$word" in',
-            '            --store) (( i++ )); store="${COMP_WORDS[i]}" ;;',
-            f"            {_all_with_values(commands)}) (( i++ )) ;;",
+            '            --store) (( i++ )); [ "${COMP_WORDS[i]}" = "=" ] && (( i++ )); store="${COMP_WORDS[i]}" ;;',
+            f"            {_all_with_values(commands)})",
+            '                (( i++ )); [ "${COMP_WORDS[i]}" = "=" ] && (( i++ )) ;;',
             "            -*) ;;",
             '            *) if [ -z "$command" ]; then command="$word"; else (( place++ )); fi ;;',
             "        esac",
@@ -128,11 +133,15 @@ def bash_script(commands: list[Command]) -> str:
             "            compopt -o filenames 2>/dev/null",
             "            local IFS=$'\\n'",
             '            COMPREPLY=( $(compgen -f -- "$cur") ) ;;',
-            "        @runs)",
+            "        @runs*)",
             "            local IFS=$'\\n'",
-            '            for word in $("${COMP_WORDS[0]}" __runs ${store:+--store} ${store:+"$store"} "$cur" 2>/dev/null); do',
+            '            if [ "$kind" = "@runs@files" ]; then',
+            "                compopt -o filenames 2>/dev/null",
+            '                COMPREPLY=( $(compgen -f -- "$cur") )',
+            "            fi",
+            "            while IFS= read -r word; do",
             '                COMPREPLY+=( "$(printf %q "$word")" )',
-            "            done ;;",
+            '            done < <("${COMP_WORDS[0]}" __runs ${store:+--store} ${store:+"$store"} "$cur" 2>/dev/null) ;;',
             "        @any) ;;",
             '        *) COMPREPLY=( $(compgen -W "${kind#@option}" -- "$cur") ) ;;',
             "    esac",
@@ -181,6 +190,10 @@ def zsh_script(commands: list[Command]) -> str:
             '    found=( ${(f)"$(${(Q)program} __runs ${store:+--store} ${store:+${(Q)store}} 2>/dev/null)"} )',
             "    (( $#found )) && compadd -a found",
             "}",
+            "_night_batch_runs_and_files() {",
+            "    _night_batch_runs",
+            "    _files",
+            "}",
             "_night_batch() {",
             '    local program="${words[1]}" curcontext="$curcontext" state line',
             "    local -A opt_args",
@@ -215,7 +228,13 @@ def _zsh_command(command: Command) -> Iterator[str]:
 
 
 def _zsh_action(kind: str) -> str:
-    named = {"@runs": "_night_batch_runs", "@files": "_files", "@targets": "_files", "@any": " "}
+    named = {
+        "@runs": "_night_batch_runs",
+        "@runs@files": "_night_batch_runs_and_files",
+        "@files": "_files",
+        "@targets": "_files",
+        "@any": " ",
+    }
     return named.get(kind, f"({kind})")
 
 

@@ -178,7 +178,7 @@ def _tell_of_before(store: Store, before: RunRecord, params: Mapping[str, Any] |
     """Say what there was of a run before this command."""
     if ExecutionState.is_terminal(before.state):
         note(f"Run {before.id!r} {_has(before.state)} already; this is its result. Another --run-id makes a new run.")
-    elif before.started is not None:
+    elif before.started is not None and store.owner_of(before.id) is None:
         note(f"Run {before.id!r} is not finished; it goes on where it stood.")
     if params and store.load(before.id).params != params:
         note("The params given now are not used: a run keeps those that it was made with.")
@@ -286,7 +286,8 @@ def _tell_summary(flow: AsyncFlow, run: WorkflowRun) -> None:
             "as a page": to_type("report", run.id, "-o", f"{_file_name(run.id)}.html", store=path),
         }
         if run.state != ExecutionState.SUCCESS:
-            steps["once it is mended"] = to_type("resume", run.id, store=path)
+            when = "once it is mended" if run.state == ExecutionState.FAILED else "to go on"
+            steps[when] = to_type("resume", run.id, store=path)
         widest = max(map(len, steps)) + 1
         lines += ["", *(f"  {style.paint(padded(f'{when}:', widest), 'dim')}  {safe(step)}" for when, step in steps.items())]
     say(lines)

@@ -100,7 +100,7 @@ def _table(tasks: Sequence[TaskStatistics], style: Style, columns: int) -> list[
     widths = [max(width_of(row[at]) for row in (titles, *rows)) for at in range(len(titles))]
     # What is nothing everywhere takes no column.
     empty = {at for at in (3, 4, 5) if all(not row[at] for row in rows)}
-    for at in (10, 7):  # on a narrow terminal
+    for at in (10, 7, 8, 9):  # on a narrow terminal
         if 2 + min(widths[0], 16) + sum(2 + widths[column] for column in range(1, len(titles)) if column not in empty) > columns:
             empty.add(at)
     shown = [at for at in range(1, len(titles)) if at not in empty]

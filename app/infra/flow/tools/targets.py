@@ -91,9 +91,8 @@ def _module(name: str, folder: Path) -> ModuleType:
         with _importing(name, folder):
             return import_module(name)
     except ModuleNotFoundError as error:
-        file = Path(*name.split(".")).with_suffix(".py")
-        hint = f" There is a file {file}; its flow is {file}:flow." if (folder / file).is_file() else ""
-        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed.{hint}") from error
+        advice = "Write module:flow, or path/to/file.py:flow."
+        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed. {advice}") from error
 
 
 def _module_of_file(path: Path, place: str) -> ModuleType:

@@ -113,9 +113,8 @@ def check_command(options: argparse.Namespace) -> int:
         problems = store.check()
         if problems:
             say(safe(problem) for problem in problems)
-            note(
-                f"{counted(len(problems), 'problem')} found. The runs that are not named can be read; restore the others from a backup."
-            )
+            found = counted(len(problems), "problem")
+            note(f"{found} found. Runs that are not named can be read; restore the others from a backup.")
             return STORE
         say([safe(f"{store!r} is sound: {counted(len(store.list_runs()), 'run')}, those of subflows included.")])
     return DONE
