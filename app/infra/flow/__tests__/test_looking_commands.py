@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -409,6 +410,42 @@ async def test_on_a_terminal_one_is_told_what_to_do_next(
     assert f"go on:     night-batch resume run-e --store {place}\n" in said["show run-e"]
     assert f"retry run-d load --store {place}\n" in said["explain run-d load"]
     assert "newest 2" in capsys.readouterr().err
+
+
+async def test_ids_cannot_steer_a_terminal_in_what_is_to_be_typed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark that turns the direction of writing is no control character, and so may stand in an id."""
+    with opened(place) as store:
+        flow = AsyncFlow("shop\u202e", store)
+
+        @flow.task(task_id="load\u202e")
+        def load(ctx: Context) -> None:
+            raise ValueError("\u202e")
+
+        await flow.run_until_complete(flow.init_run({"\u202e": "\u202e"}, run_id="run\u202e"))
+    for words in (["show", "--logs", "--values"], ["list"], ["stats"], ["explain", "latest", "load\u202e"]):
+        stream = Stream(is_terminal=True)
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main([*words, "--store", str(place)]) == 0
+        assert r"\u202e" in stream.getvalue()
+        assert "\u202e" not in stream.getvalue()
+
+
+async def test_a_stream_that_lacks_letters_gets_them_spelled_out(
+    place: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A console of an old code page, say: no command fails by what somebody called a file."""
+    with opened(place) as store:
+        flow = AsyncFlow("naïve", store)
+        flow.add_task_definition("laden-日本", lambda _: 1)
+        await flow.run_until_complete(flow.init_run({"name": "x" * 300}, run_id="日本"))
+    assert told("list")
+    for words in (["show"], ["list"], ["stats"], ["explain", "日本", "laden-日本"]):
+        raw = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+        monkeypatch.setenv("COLUMNS", "60")
+        assert main([*words, "--store", str(place)]) == 0
+        assert rb"\u65e5" in raw.getvalue()
+        assert rb"\u2026" not in raw.getvalue()
 
 
 async def test_what_no_terminal_reads_is_not_cut(place: Path, told: Told) -> None:

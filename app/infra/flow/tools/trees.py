@@ -253,9 +253,10 @@ def _reason(task: TaskInstance) -> str:
 
 def _cut_line(start: str, name: str, words: str, columns: int, style: Style, state: str) -> str:
     """A line of a name and words, each cut to what is there; the start is painted already and takes four columns."""
-    name = cut(name, max(10, columns * 6 // 10))
+    mark = style.fitting("…", "...")
+    name = cut(name, max(10, columns * 6 // 10), mark)
     room = columns - 4 - width_of(name) - 1
-    return f"{start}{style.paint(name, 'bold')} {style.state(state, cut(words, room)) if room > 3 else ''}".rstrip()
+    return f"{start}{style.paint(name, 'bold')} {style.state(state, cut(words, room, mark)) if room > 3 else ''}".rstrip()
 
 
 class _Tree:
