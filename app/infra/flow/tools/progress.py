@@ -29,6 +29,7 @@ from .live_view import frame, last_line
 from .progress_lines import ProgressLines
 from .screen import Screen
 from .terminal import Style, columns_of, rows_of, takes_escapes
+from .units import counted
 
 OFTEN = 0.1
 """Seconds between two looks, at least."""
@@ -87,6 +88,8 @@ class _View(AbstractContextManager[None]):
         self._screen = Screen(stream)
         self._lines = ProgressLines(stream, run_id=run_id, flow_name=flow.flow_name)
         self._told: deque[Event] = deque()
+        self._heard = 0
+        """How many failures are told, or will be."""
         self._left_out = 0
         self._wake = threading.Event()
         self._ending = False
@@ -113,7 +116,8 @@ class _View(AbstractContextManager[None]):
         self._ending = True
         self._wake.set()
         self._thread.join(OFTEN * TIMES)
-        self._screen.close(self._failures() + self._ended())
+        rest = f"{counted(self._left_out, 'more failure')} not listed\n"
+        self._screen.close(self._failures() + (rest if self._left_out else "") + self._ended())
 
     # --- in the thread that drives the run ---
 
@@ -126,7 +130,8 @@ class _View(AbstractContextManager[None]):
                 self._last = self._flow.progress_of(event.run_id)  # now: it is still in memory
                 if self._fixed is None:
                     self._run_id = None  # the next one that begins is shown
-        elif len(self._told) < MOST_FAILURES:
+        elif self._heard < MOST_FAILURES:
+            self._heard += 1
             self._told.append(event)
             self._wake.set()
         else:
