@@ -31,6 +31,7 @@ class Drawn:
 
         Raises:
             RunNotFoundError: there is no such run.
+            InvalidOptionError: no such direction.
         """
         return _text("mermaid", self, run, direction)
 
@@ -49,6 +50,7 @@ class Drawn:
 
         Raises:
             RunNotFoundError: there is no such run.
+            InvalidOptionError: no such direction.
         """
         return _text("svg", self, run, direction)
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from .. import AsyncFlow, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, WorkflowRun
+from .. import AsyncFlow, Context, InvalidOptionError, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, WorkflowRun
 from ..tools.cli import main
 from ..tools.pictures.flows import picture_of_flow, picture_of_run
 from .test_picture_texts import SVG
@@ -139,6 +139,13 @@ def test_a_nested_flow_that_has_no_run_yet_is_drawn_as_it_is_declared() -> None:
 def test_a_run_that_is_not_there_is_said_to_be_missing() -> None:
     with pytest.raises(RunNotFoundError):
         shop(MemoryStore()).to_svg("tuesday")
+
+
+def test_a_direction_that_there_is_not_is_refused() -> None:
+    flow = shop(MemoryStore())
+    for draw in (flow.to_mermaid, flow.to_dot, flow.to_svg):
+        with pytest.raises(InvalidOptionError, match="direction"):
+            draw(direction="up; click")
 
 
 def test_a_run_that_somebody_wrote_without_a_graph_is_drawn_with_that_of_its_flow_or_without_arrows() -> None:

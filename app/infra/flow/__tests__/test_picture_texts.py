@@ -230,11 +230,12 @@ flowchart LR
     n0("extract"):::state-success
     n1[/"parse · 2 items#58; 1 failed, 1 success"/]:::state-failed
     subgraph n2["checks · flow validation · running"]
+        direction LR
         n6("no_blanks")
         n7("verdict")
         n6 --> n7
     end
-    class n2 state-running
+    style n2 fill:transparent,stroke:#1565c0
     n3{{"decide · branch · scheduled"}}:::state-scheduled
     n4("load · skipped"):::state-skipped
     n5("tell · cancelled"):::state-cancelled
@@ -248,7 +249,6 @@ flowchart LR
     classDef state-failed fill:#fdeaea,stroke:#c62828,color:#1c2024
     classDef state-skipped fill:#fdf3dc,stroke:#8a5a00,color:#1c2024
     classDef state-cancelled fill:#f5e9fa,stroke:#7b1fa2,color:#1c2024
-    classDef state-running fill:#e3effb,stroke:#1565c0,color:#1c2024
     classDef state-scheduled fill:#f1f3f5,stroke:#5f6773,color:#1c2024
 """
 
@@ -263,16 +263,16 @@ def test_nothing_that_a_user_wrote_is_more_than_text_in_mermaid(text: str) -> No
         quoted = re.search(r'"(.*)"', line)
         if quoted is not None:
             assert re.fullmatch(r"(?:[\w .,\-…·]|#\d+;)*", quoted.group(1)), line
+            assert not {int(number) for number in re.findall(r"#(\d+);", line)} & {0, 7, 27, 133, 0x202E, 0x2066, 0xD800}
         rest = line if quoted is None else line.replace(quoted.group(0), "")
         assert re.fullmatch(r"[\w \-:#,.>(){}\[\]/]*", rest), line
 
 
-@given(text=st.text(max_size=40))
+@given(text=st.text(st.characters(exclude_categories=["Cc", "Cf", "Cs", "Zl", "Zp"]), max_size=40))
 def test_mermaid_text_can_be_read_back(text: str) -> None:
     written = mermaid_text(text)
-    assert not set('"`<>&;\\\n\r\x1b') & set(re.sub(r"#\d+;", "", written))
-    read = re.sub(r"#(\d+);", lambda found: chr(int(found.group(1))), written)
-    assert read == text.replace("\n", " ").replace("\r", "")
+    assert not set('"`<>&;\\') & set(re.sub(r"#\d+;", "", written))
+    assert re.sub(r"#(\d+);", lambda found: chr(int(found.group(1))), written) == text
 
 
 # --- DOT ---

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from .colours import ARROW, FAINT, INK, look_of
+from .lettering import STEERING
 from .model import Box, Picture
-
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def dot_of(picture: Picture, *, direction: str = "LR") -> str:
@@ -53,7 +50,7 @@ def dot_of(picture: Picture, *, direction: str = "LR") -> str:
 def dot_text(text: str) -> str:
     """A text between quotes, with nothing in it that DOT would read as more than text."""
     clean = text.replace("\\", "\\\\").replace('"', '\\"').replace("\r\n", "\n")
-    return '"' + "\\n".join(_CONTROL.sub("\ufffd", line) for line in clean.split("\n")) + '"'
+    return '"' + "\\n".join(STEERING.sub("\ufffd", line) for line in clean.split("\n")) + '"'
 
 
 def _label(box: Box, between: str) -> str:

@@ -8,15 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ... import AsyncFlow, GraphNode, RunNotFoundError, TaskInstance, WorkflowRun
+from ... import AsyncFlow, GraphNode, InvalidOptionError, RunNotFoundError, TaskInstance, WorkflowRun
 from .dot import dot_of
 from .mermaid import MOST_ARROWS, MOST_TEXT, mermaid_of
 from .model import MOST_BOXES, Inside, Picture, declared_inside, picture_of
-from .svg import svg_of
+from .svg import DARK, LIGHT, svg_of
 
 MOST_IN_NOTEBOOK = 80
 NOTEBOOK_HEIGHT = 520
 """In pixels; beyond that a reader scrolls."""
+
+DIRECTIONS = ("LR", "TB", "RL", "BT")
+_THEMES = "".join(
+    f"{page[0]} .nb-frame .nb-picture,{page[1]} .nb-frame .nb-picture{{{colours}}}"
+    for page, colours in (
+        (('body[data-jp-theme-light="true"]', "body.vscode-light"), LIGHT),
+        (('body[data-jp-theme-light="false"]', "body.vscode-dark"), DARK),
+    )
+)
+"""Notebooks have a theme of their own, whatever the reader's system prefers."""
 
 Load = Callable[[str], WorkflowRun]
 
@@ -107,6 +117,7 @@ def _title(run: WorkflowRun) -> str:
 
 def mermaid(flow: AsyncFlow, run: str | WorkflowRun | None, direction: str) -> str:
     """For `flow.to_mermaid`."""
+    _check(direction, DIRECTIONS)
     return bounded_mermaid(lambda most: picture_of_flow(flow, run, most=most), direction)
 
 
@@ -124,12 +135,19 @@ def bounded_mermaid(picture: Callable[[int], Picture], direction: str = "LR") ->
 
 def dot(flow: AsyncFlow, run: str | WorkflowRun | None, direction: str) -> str:
     """For `flow.to_dot`."""
+    _check(direction, DIRECTIONS)
     return dot_of(picture_of_flow(flow, run), direction=direction)
 
 
 def svg(flow: AsyncFlow, run: str | WorkflowRun | None, direction: str | None) -> str:
     """For `flow.to_svg`."""
+    _check(direction, (None, "LR", "TB"))
     return svg_of(picture_of_flow(flow, run), direction=direction)
+
+
+def _check(direction: str | None, known: tuple[str | None, ...]) -> None:
+    if direction not in known:
+        raise InvalidOptionError("direction", direction, "one of " + ", ".join(repr(one) for one in known))
 
 
 def html_of_flow(flow: AsyncFlow) -> str:
@@ -144,4 +162,4 @@ def html_of_run(run: WorkflowRun) -> str:
 
 def _framed(picture: Picture) -> str:
     style = f"max-width:100%;max-height:{NOTEBOOK_HEIGHT}px;overflow:auto"
-    return f'<div class="nb-frame" style="{style}">{svg_of(picture)}</div>'
+    return f'<div class="nb-frame" style="{style}"><style>{_THEMES}</style>{svg_of(picture)}</div>'

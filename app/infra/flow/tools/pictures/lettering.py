@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What is no letter, but would steer who reads it; it is shown as `\ufffd`."""
 _NARROW = frozenset("iljtfrI.,:;'|!()[]{}`/\\ -")
 _WIDE = frozenset("mwMW@%&QOGD")
 

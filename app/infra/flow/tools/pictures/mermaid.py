@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .colours import LOOKS, class_of
+from .colours import LOOKS, class_of, look_of
+from .lettering import STEERING
 from .model import Box, Picture
 
 MOST_ARROWS = 450
@@ -29,16 +30,16 @@ def mermaid_of(picture: Picture, *, direction: str = "LR") -> str:
             continue
         then: list[tuple[str, Picture | str]] = []
         for box in step.boxes:
-            if box.state:
+            if box.state and box.inside is None:
                 used[class_of(box.state)] = None
             name = names[box.key]
             if box.inside is None:
                 then.append((indent, f"{name}{_shape(box)}{f':::{class_of(box.state)}' if box.state else ''}"))
             else:
                 then.append((indent, f'subgraph {name}["{mermaid_text(_label(box))}"]'))
-                then += [(indent + "    ", box.inside), (indent, "end")]
-                if box.state:
-                    then.append((indent, f"class {name} {class_of(box.state)}"))
+                then += [(f"{indent}    ", f"direction {direction}"), (f"{indent}    ", box.inside), (indent, "end")]
+                look = look_of(box.state)
+                then.append((indent, f"style {name} fill:transparent,stroke:{look.line}"))
         for arrow in step.arrows:
             then.append((indent, f"{names[arrow.source]} {'-.->' if arrow.mapped else '-->'} {names[arrow.target]}"))
         steps += reversed(then)
@@ -50,10 +51,8 @@ def mermaid_of(picture: Picture, *, direction: str = "LR") -> str:
 
 def mermaid_text(text: str) -> str:
     """A text as it may stand between quotes: all that could mean something there is spelled by its number."""
-    return "".join(
-        character if character.isalnum() or character in " _.,-…·" else "" if character in "\r" else f"#{ord(character)};"
-        for character in text.replace("\n", " ")
-    )
+    line = STEERING.sub("\ufffd", text.replace("\r\n", " ").replace("\n", " "))
+    return "".join(character if character.isalnum() or character in " _.,-…·" else f"#{ord(character)};" for character in line)
 
 
 def _label(box: Box) -> str:
