@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -59,22 +58,17 @@ def task(task_id: str, state: str = "success", seconds: float | None = 1.0, **mo
 
 def made_run(*tasks: TaskInstance, graph: dict[str, GraphNode] | None = None, **more: Any) -> WorkflowRun:
     """A run of these tasks, which failed after 12.4 s."""
-    known = {"state": ExecutionState.FAILED, "start_date": BEGAN, "end_date": BEGAN + timedelta(seconds=12.4), **more}
+    known: dict[str, Any] = {
+        "state": ExecutionState.FAILED,
+        "start_date": BEGAN,
+        "end_date": BEGAN + timedelta(seconds=12.4),
+        **more,
+    }
     return WorkflowRun("monday", "nightly", tasks={one.task_id: one for one in tasks}, graph=graph or {}, **known)
 
 
 def none(run_id: str) -> WorkflowRun:
     raise AssertionError(f"nobody needs run {run_id}")
-
-
-def passes(clock: FakeClock, seconds: float, result: Any = None) -> Callable[[Context], Any]:
-    """A task that takes so long."""
-
-    def body(ctx: Context) -> Any:
-        clock.pass_time(seconds)
-        return result
-
-    return body
 
 
 async def shop(store: Store, clock: FakeClock) -> AsyncFlow:

@@ -480,7 +480,9 @@ class _Tree:
         lines: list[str] = []
         while width_of(text) > room and len(lines) < most - 1:
             line = cut(text, room, "")
-            lines.append(line)
+            space = line.rfind(" ", len(line) * 2 // 3)
+            line = line[: space + 1] if space > 0 and most > 1 else line
+            lines.append(line.rstrip())
             text = text[len(line) :]
         return [self._style.paint(line, *names) for line in [*lines, cut(text, room, self._dots)]]
 
