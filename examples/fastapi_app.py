@@ -117,8 +117,8 @@ async def messages(handle: RunHandle, run: WorkflowRun) -> AsyncIterator[str]:
             if event is None:
                 break
             task = {"task": event.task_id, "attempt": event.attempt_number} if isinstance(event, TaskEvent) else {}
-            reason = {"reason": event.reason} if hasattr(event, "reason") else {}
-            yield message(type(event).__name__, {"run": event.run_id, "at": event.at.isoformat(), **task, **reason})
+            told_why = {"reason": reason} if (reason := getattr(event, "reason", None)) else {}
+            yield message(type(event).__name__, {"run": event.run_id, "at": event.at.isoformat(), **task, **told_why})
         yield message("ended", state_of(await handle))
     except FlowError as error:  # another process drives it; or this one is being stopped, and the next will continue
         yield message("gone", {"why": str(error)})

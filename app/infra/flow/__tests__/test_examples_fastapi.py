@@ -118,10 +118,9 @@ def test_a_run_is_started_by_a_request_and_followed_to_its_end(tmp_path: Path) -
 def test_a_service_that_is_killed_goes_on_with_its_runs_when_it_is_started_again(tmp_path: Path) -> None:
     with service(tmp_path) as first:
         run_id = first.start()
-        for kind, data in first.events(run_id):
-            if kind == "TaskSucceeded" and data["task"].startswith("fetch["):
-                done = data["task"]
-                break
+        done: str = next(
+            data["task"] for kind, data in first.events(run_id) if kind == "TaskSucceeded" and data["task"].startswith("fetch[")
+        )
         assert first.end(signal.SIGKILL) == -signal.SIGKILL
     with service(tmp_path) as second:
         told = list(second.events(run_id))
