@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -159,6 +160,9 @@ def test_a_run_that_nobody_drives_is_called_interrupted() -> None:
     assert Listed(run, now, None).state == "interrupted"
     assert Listed(run, now, "process 1 on host").state == "running"
     assert Listed(WorkflowRun("x", "shop"), now, None).state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, None).state == "interrupted"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, "process 1 on host").state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", state=ExecutionState.FAILED, start_date=now), now, None).state == "failed"
 
 
 def test_the_list_is_as_wide_as_the_terminal_and_leaves_ids_whole() -> None:
@@ -266,6 +270,31 @@ async def test_a_run_that_was_cut_off_says_so(place: Path, told: Told) -> None:
     assert lines[3].split() == ["└─", "⏸", "a", "interrupted"]
     assert json.loads(told("show", "cut-off", "--json"))["interrupted"] is True
     assert json.loads(told("list", "--json"))[0]["interrupted"] is True
+
+
+async def test_a_run_that_was_stopped_in_good_order_is_interrupted_too(place: Path, told: Told) -> None:
+    """Its state is that it is scheduled again; that it has begun, and nobody drives it, tells the rest."""
+    with opened(place) as store:
+        flow = AsyncFlow("stopped", store)
+        under_way = asyncio.Event()
+
+        @flow.task
+        async def slow(ctx: Context) -> None:
+            ctx.log("begun")
+            under_way.set()
+            await asyncio.Event().wait()
+
+        flow.init_run({}, run_id="stopped")
+        running = asyncio.create_task(flow.run_until_complete("stopped"))
+        await under_way.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert store.load("stopped").state == "scheduled"
+    assert told("list").splitlines()[1].split()[:4] == ["⏸", "stopped", "stopped", "interrupted"]
+    lines = told("show", "stopped").splitlines()
+    assert re.fullmatch(r"⏸ stopped  stopped  interrupted  began .* UTC", lines[0])
+    assert lines[2:] == ["  1 task: 1 scheduled", "  └─ · slow  scheduled  interrupted before it ended"]
 
 
 async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told) -> None:
