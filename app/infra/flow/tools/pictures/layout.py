@@ -93,11 +93,11 @@ def _laid(picture: Picture, direction: str | None, done: Mapping[int, Layout]) -
     positions = {box.key: position for position, box in enumerate(picture.boxes)}
     edges = [(positions[arrow.source], positions[arrow.target]) for arrow in picture.arrows]
     if direction is not None:
-        return _placed(picture, sizes, edges, direction, done)
+        return _placed(picture, sizes if direction == "LR" else _alike(picture, sizes), edges, direction, done)
     level = _placed(picture, list(sizes), edges, "LR", done)
     if level.width <= max(LONGEST, level.height * 1.6):
         return level
-    upright = _placed(picture, sizes, edges, "TB", done)
+    upright = _placed(picture, _alike(picture, sizes), edges, "TB", done)
     return upright if upright.width < level.width / 2 else level
 
 
@@ -108,6 +108,15 @@ def _size(box: Box, done: Mapping[int, Layout]) -> Point:
         return max(inner.width, min(heading, 2 * WIDEST)), inner.height + HEADING
     wanted = max(text_width(box.label, LABEL_SIZE) + 20, text_width(box.detail, DETAIL_SIZE)) + 2 * SIDE
     return min(WIDEST, max(NARROWEST, wanted + 1)), HIGH if box.detail else LOW
+
+
+def _alike(picture: Picture, sizes: list[Point]) -> list[Point]:
+    """From top to bottom, boxes of nearly the same width get the same, so that they make a column."""
+    closed = [size[0] for box, size in zip(picture.boxes, sizes) if box.inside is None]
+    widest = max(closed, default=0.0)
+    if widest > 1.5 * min(closed, default=0.0):
+        return list(sizes)
+    return [(widest, size[1]) if box.inside is None else size for box, size in zip(picture.boxes, sizes)]
 
 
 def heading_of(box: Box) -> str:
@@ -186,7 +195,7 @@ def _placed(
     low = min((centre[position] - breadths[position] / 2 for layer in layers for position in layer), default=0.0)
     centre = [place + MARGIN - low for place in centre]
     lengths = [size[0] if flat else size[1] for size in sizes]
-    near, far = _along(picture, layers, web, lengths, centre, flat)
+    near, far, ends = _along(picture, layers, web, lengths, centre, flat)
 
     corners: list[Point] = [(0.0, 0.0)] * number
     for position in bound:
@@ -205,15 +214,21 @@ def _placed(
         Place(box, *corners[position], *sizes[position], None if box.inside is None else done[id(box.inside)])
         for position, box in enumerate(picture.boxes)
     )
-    meetings = _meetings(ups, web.layer_of, near, far, centre)
+    meetings = _meetings(ups, web.layer_of, ends, centre)
     routes: list[Route] = []
-    for arrow, way, edge in zip(picture.arrows, web.ways, edges):
-        points = [(far[way[0]], centre[way[0]])]
+    for arrow, (source, *lanes, target), edge in zip(picture.arrows, web.ways, edges):
+        # Straight to where the layer ends, if the box is shorter: something long may stand beside it.
+        leaving, arriving = ends[web.layer_of[source]][1], ends[web.layer_of[target]][0]
+        points = [(far[source], centre[source])]
+        if leaving > far[source]:
+            points += [(leaving, centre[source])] * 2
         if edge in meetings:
             points += [meetings[edge]] * 2
-        for lane in way[1:-1]:
+        for lane in lanes:
             points += [(near[lane], centre[lane]), (far[lane], centre[lane])]
-        points.append((near[way[-1]], centre[way[-1]]))
+        if arriving < near[target]:
+            points += [(arriving, centre[target])] * 2
+        points.append((near[target], centre[target]))
         turned = tuple(points) if flat else tuple((y, x) for x, y in points)
         routes.append(Route(arrow.source, arrow.target, arrow.mapped, turned))
     return Layout(picture, width + MARGIN, height + MARGIN, direction, places, tuple(routes))
@@ -221,10 +236,11 @@ def _placed(
 
 def _along(
     picture: Picture, layers: list[list[int]], web: _Web, lengths: list[float], centre: list[float], flat: bool
-) -> tuple[list[float], list[float]]:
-    """Where each box and lane begins and ends in the direction in which layers follow one another."""
+) -> tuple[list[float], list[float], list[Point]]:
+    """Where each box and lane, and each layer, begins and ends in the direction in which layers follow one another."""
     number = len(lengths)
     near, far = [0.0] * len(web.layer_of), [0.0] * len(web.layer_of)
+    ends: list[Point] = []
     start = MARGIN
     for layer in layers:
         boxes = [position for position in layer if position < number]
@@ -238,16 +254,17 @@ def _along(
             own = common if flat and picture.boxes[position].inside is None else lengths[position]
             near[position] = start if flat else start + (length - own) / 2
             far[position] = near[position] + own
+        ends.append((start, start + length))
         bends = sum(abs(centre[position] - centre[other]) > 1 for position in layer for other in web.downs[position])
-        start += length + min(2.5 * NEXT, NEXT + 1.5 * max(0, bends - 4))
-    return near, far
+        next_one = NEXT if flat else 0.75 * NEXT
+        start += length + min(2.5 * NEXT, next_one + 1.5 * max(0, bends - 4))
+    return near, far, ends
 
 
 def _meetings(
     ups: list[list[int]],
     layer_of: list[int],
-    near: list[float],
-    far: list[float],
+    layer_ends: list[Point],
     centre: list[float],
 ) -> dict[tuple[int, int], Point]:
     """Where arrows meet on their way, if each of several boxes leads to each of several others: 10 and 10 instead of 100."""
@@ -261,8 +278,7 @@ def _meetings(
             pairs = [(source, target) for source in sources for target in targets if layer_of[target] - layer_of[source] == 1]
             ends = [end for pair in pairs for end in pair]
             if len(pairs) == len(sources) * len(targets):
-                after = max(far[source] for source in sources)
-                before = min(near[target] for target in targets)
+                after, before = layer_ends[layer_of[sources[0]]][1], layer_ends[layer_of[targets[0]]][0]
                 where = sum(centre[end] for end in ends) / len(ends)
                 found.update(dict.fromkeys(pairs, ((after + before) / 2, where)))
     return found
