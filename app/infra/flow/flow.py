@@ -16,6 +16,7 @@ from .cancellation import within
 from .clock import Clock, SystemClock
 from .declaring import Declared
 from .definitions import check_name, flow_definition
+from .drawn import Drawn
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunTimeoutError
 from .event_manager import EventManager, Followers, RunAudience
@@ -23,7 +24,6 @@ from .forks import watch
 from .models import WorkflowRun
 from .off_loop import Worker
 from .redaction import Redact
-from .showing import Shown
 from .store import Store, outermost
 from .task_options import GRACE_PERIOD, MAX_THREADS, ExecutorChoice, SubmitsWork, capacities, span
 
@@ -60,7 +60,7 @@ def _checked(store: Store) -> Store:
     return store
 
 
-class AsyncFlow(Shown, Declared):
+class AsyncFlow(Drawn, Declared):
     """A flow: a name, and tasks that depend on one another.
 
     Args:

@@ -159,9 +159,9 @@ def _task_path(task: TaskRecord, attempts: Sequence[AttemptRecord], noted: _Note
     """The changes of a task; `attempts` are all that were begun, in order."""
     path = _Path(noted, task.task_id, 0)
     named = noted.before.get(task.task_id, ())
-    _resets_after(0, named, path)
+    is_told = _resets_after(0, named, path)
     for index, attempt in enumerate(attempts):
-        if index and attempt.try_number <= attempts[index - 1].try_number:
+        if index and not is_told and attempt.try_number <= attempts[index - 1].try_number:
             _reset_between(attempts[index - 1], attempt.started, path)
         path.attempt = attempt.number
         if attempt.started is not None:
@@ -171,9 +171,9 @@ def _task_path(task: TaskRecord, attempts: Sequence[AttemptRecord], noted: _Note
         at = attempt.started if attempt.ended is None else attempt.ended
         if attempt.result is not AttemptResult.RUNNING and at is not None:
             path.go(_end_of_attempt(attempt, after, stood, task), at, attempt.reason)
-        _resets_after(attempt.number, named, path)
+        is_told = _resets_after(attempt.number, named, path)
     if task.state is not RUNNING:
-        if attempts and task.started is None:
+        if attempts and not is_told and task.started is None:
             _reset_between(attempts[-1], task.ended, path)
         if task.state in TERMINAL_STATES and task.ended is not None:  # which no attempt of it did
             path.go(task.state, task.ended, task.reason)
@@ -204,13 +204,16 @@ def _end_of_attempt(
     return _ENDS.get(attempt.result, FAILED)
 
 
-def _resets_after(attempts: int, named: Iterable[tuple[NoteRecord, Before]], path: _Path) -> None:
-    """The resets that name the task, and came when it had made so many attempts."""
+def _resets_after(attempts: int, named: Iterable[tuple[NoteRecord, Before]], path: _Path) -> bool:
+    """The resets that name the task, and came when it had made so many attempts; whether there were any."""
+    found = False
     for note, before in named:
         if before.attempts == attempts:
+            found = True
             if before.state in TERMINAL_STATES and before.ended is not None:
                 path.go(before.state, before.ended, before.reason)
             path.set_back(note)
+    return found
 
 
 def _reset_between(before: AttemptRecord, until: int | None, path: _Path) -> None:

@@ -327,7 +327,7 @@ class WorkflowRun:
         self, include: Container[str] | None = None, exclude: Container[str] | None = None, **_: Any
     ) -> dict[str, str]:
         """What a notebook shows, by kind; see IPython's rich display."""
-        from .showing import bundle  # late: few programs look at runs in a notebook
+        from .around import bundle  # late: few programs look at runs in a notebook
 
         return bundle(repr(self), self._repr_html_, include, exclude)
 

@@ -241,6 +241,23 @@ async def test_retries_of_several_tasks_are_not_mixed_up(store: Store, clock: Fa
     assert reasons_of(store, done.id, "b")[2] == "manual retry of 'b'"
 
 
+async def test_resets_and_attempts_of_one_and_the_same_moment_come_in_the_order_in_which_they_were_made(
+    store: Store, clock: FakeClock
+) -> None:
+    """A reset of a task that had not begun names none, and must not be taken for one between its attempts."""
+    seen: list[list[str]] = []
+    flow = AsyncFlow("etl", store, clock=clock)
+    flow.add_task_definition("load", lambda ctx: seen.append(told(store, ctx.run.id, "load")))
+    run_id = flow.init_run(run_id="r")
+    flow.manual_retry(run_id, "load")
+    await flow.run_until_complete(run_id)
+    flow.manual_retry(run_id, "load")
+    await flow.run_until_complete(run_id)
+    begun, ended, reset = "load scheduled>running", "load running>success", "load success>scheduled"
+    assert seen == [[f"{begun} 1"], [f"{begun} 1", f"{ended} 1", f"{reset} 1", f"{begun} 2"]]
+    check_history(store, run_id)
+
+
 async def test_a_reset_while_nothing_runs_shows_at_once(store: Store, clock: FakeClock) -> None:
     """A task that was set back and has not begun again is scheduled, and so is its run."""
     flow = AsyncFlow("flow", store, clock=clock).add_task_definition("a", returns(1))

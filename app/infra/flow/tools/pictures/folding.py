@@ -39,6 +39,9 @@ def fold(ups: Sequence[Sequence[int]], most: int, apart: Iterable[int] = ()) -> 
         _join(groups, members, above, below)
     if len(members) > most:
         _join(_layers(above, below, alone, most), members, above, below)
+        height = max(layer_numbers(above, below).values()) + 1
+        if height > max(MOST_BANDS, len(members) / 2):
+            _join(_bands(above, below, min(most, MOST_BANDS)), members, above, below)
     if len(members) > most:
         _join(_bands(above, below, min(most, MOST_BANDS)), members, above, below)
     return sorted((sorted(group) for group in members.values()), key=lambda group: group[0])

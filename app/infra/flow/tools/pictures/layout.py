@@ -94,7 +94,7 @@ def _laid(picture: Picture, direction: str | None, done: Mapping[int, Layout]) -
     edges = [(positions[arrow.source], positions[arrow.target]) for arrow in picture.arrows]
     if direction is not None:
         return _placed(picture, sizes, edges, direction, done)
-    level = _placed(picture, sizes, edges, "LR", done)
+    level = _placed(picture, list(sizes), edges, "LR", done)
     if level.width <= max(LONGEST, level.height * 1.6):
         return level
     upright = _placed(picture, sizes, edges, "TB", done)
@@ -122,6 +122,7 @@ class _Web:
     """
 
     def __init__(self, number: int, edges: list[tuple[int, int]], layer_of: list[int]) -> None:
+        self.number = number
         self.layer_of = list(layer_of)
         self.ways: list[list[int]] = []
         """For each edge, what it passes, both ends included."""
@@ -157,6 +158,13 @@ class _Web:
             self.downs[source].append(target)
             self.ups[target].append(source)
 
+    def layers(self, bound: list[int]) -> list[list[int]]:
+        """What stands in each layer, boxes (of those given) before lanes."""
+        found: list[list[int]] = [[] for _ in range(max((self.layer_of[position] for position in bound), default=-1) + 1)]
+        for position in (*bound, *range(self.number, len(self.layer_of))):
+            found[self.layer_of[position]].append(position)
+        return found
+
 
 def _placed(
     picture: Picture, sizes: list[Point], edges: list[tuple[int, int]], direction: str, done: Mapping[int, Layout]
@@ -169,48 +177,27 @@ def _placed(
         ups[target].append(source)
         downs[source].append(target)
     bound = [position for position in range(number) if ups[position] or downs[position]]
-    along = [size[0] if flat else size[1] for size in sizes]
-    across = [size[1] if flat else size[0] for size in sizes]
-    near, far, centre = [0.0] * number, [0.0] * number, [0.0] * number
-    layer_of = _layers(ups, downs, bound, flat)
-    web = _Web(number, edges, layer_of)
-    layers: list[list[int]] = [[] for _ in range(max((layer_of[position] for position in bound), default=-1) + 1)]
-    bound_to = frozenset(bound)
-    for position, where in enumerate(web.layer_of):
-        if position >= number or position in bound_to:
-            layers[where].append(position)
+    web = _Web(number, edges, _layers(ups, downs, bound, flat))
+    layers = web.layers(bound)
     order_layers(layers, web.ups, web.downs)
-    lane_count = len(web.layer_of) - number
-    near += [0.0] * lane_count
-    far += [0.0] * lane_count
-    breadths = [*across, *[0.0] * lane_count]
+    across = [size[1] if flat else size[0] for size in sizes]
+    breadths = [*across, *[0.0] * (len(web.layer_of) - number)]
     centre = straightened(layers, web.ups, web.downs, number, breadths, BESIDE, LANE)
     low = min((centre[position] - breadths[position] / 2 for layer in layers for position in layer), default=0.0)
-    start = MARGIN
-    for layer in layers:
-        length = max((along[position] for position in layer if position < number), default=0.0)
-        for position in layer:
-            centre[position] += MARGIN - low
-            near[position], far[position] = start, start + length
-            if position < number and flat and picture.boxes[position].inside is None:
-                along[position] = length if length <= WIDEST else along[position]  # boxes of a layer are alike
-            elif position < number and not flat:
-                near[position] = start + (length - along[position]) / 2
-            if position < number:
-                far[position] = near[position] + along[position]
-        crowd = sum(len(web.downs[position]) for position in layer)
-        start += length + min(3 * NEXT, NEXT + 1.5 * max(0, crowd - 4))
-    end = max((far[position] for layer in layers for position in layer), default=0.0)
-    breadth = max((centre[position] + breadths[position] / 2 for layer in layers for position in layer), default=0.0)
+    centre = [place + MARGIN - low for place in centre]
+    lengths = [size[0] if flat else size[1] for size in sizes]
+    near, far = _along(picture, layers, web, lengths, centre, flat)
 
     corners: list[Point] = [(0.0, 0.0)] * number
     for position in bound:
         corner = centre[position] - across[position] / 2
         corners[position] = (near[position], corner) if flat else (corner, near[position])
-    if flat:
-        shape = [along[position] for position in range(number)]
-        sizes = [(shape[position], size[1]) for position, size in enumerate(sizes)]
+        length = far[position] - near[position]
+        sizes[position] = (length, across[position]) if flat else (across[position], length)
+    end = max((far[position] for layer in layers for position in layer), default=0.0)
+    breadth = max((centre[position] + breadths[position] / 2 for layer in layers for position in layer), default=0.0)
     width, height = (end, breadth) if flat else (breadth, end)
+    bound_to = frozenset(bound)
     loose = [position for position in range(number) if position not in bound_to]
     width, height = _grid(loose, sizes, corners, width, height)
 
@@ -218,18 +205,42 @@ def _placed(
         Place(box, *corners[position], *sizes[position], None if box.inside is None else done[id(box.inside)])
         for position, box in enumerate(picture.boxes)
     )
+    meetings = _meetings(ups, web.layer_of, near, far, centre)
     routes: list[Route] = []
-    meeting = _meetings(ups, web.layer_of, near, far, centre)
     for arrow, way, edge in zip(picture.arrows, web.ways, edges):
         points = [(far[way[0]], centre[way[0]])]
-        if edge in meeting:
-            points += [meeting[edge]] * 2
+        if edge in meetings:
+            points += [meetings[edge]] * 2
         for lane in way[1:-1]:
             points += [(near[lane], centre[lane]), (far[lane], centre[lane])]
         points.append((near[way[-1]], centre[way[-1]]))
         turned = tuple(points) if flat else tuple((y, x) for x, y in points)
         routes.append(Route(arrow.source, arrow.target, arrow.mapped, turned))
     return Layout(picture, width + MARGIN, height + MARGIN, direction, places, tuple(routes))
+
+
+def _along(
+    picture: Picture, layers: list[list[int]], web: _Web, lengths: list[float], centre: list[float], flat: bool
+) -> tuple[list[float], list[float]]:
+    """Where each box and lane begins and ends in the direction in which layers follow one another."""
+    number = len(lengths)
+    near, far = [0.0] * len(web.layer_of), [0.0] * len(web.layer_of)
+    start = MARGIN
+    for layer in layers:
+        boxes = [position for position in layer if position < number]
+        length = max((lengths[position] for position in boxes), default=0.0)
+        # Side by side, the boxes of a layer are of one length, so that they make a column.
+        closed = [position for position in boxes if picture.boxes[position].inside is None]
+        common = max((lengths[position] for position in closed), default=0.0)
+        for position in layer:
+            near[position], far[position] = start, start + length
+        for position in boxes:
+            own = common if flat and picture.boxes[position].inside is None else lengths[position]
+            near[position] = start if flat else start + (length - own) / 2
+            far[position] = near[position] + own
+        bends = sum(abs(centre[position] - centre[other]) > 1 for position in layer for other in web.downs[position])
+        start += length + min(2.5 * NEXT, NEXT + 1.5 * max(0, bends - 4))
+    return near, far
 
 
 def _meetings(

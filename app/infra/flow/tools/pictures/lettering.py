@@ -38,3 +38,8 @@ def fitted(text: str, size: float, width: float) -> str:
             break
         head, tail = (head + 1, tail) if at_front else (head, tail + 1)
     return f"{text[:head]}…{text[len(text) - tail :]}"
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text of at most so many characters, where it is not drawn but told."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"

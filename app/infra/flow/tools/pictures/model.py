@@ -16,6 +16,8 @@ from .folding import fold
 MOST_BOXES = 300
 MOST_LEVELS = 20
 """So deep are nested flows opened."""
+MOST_LETTERS = 500
+"""Of a label; ids are no longer than this anyway."""
 STATES = ("failed", "cancelled", "running", "scheduled", "skipped", "success")
 """In the order in which they are told: what is most worth knowing first."""
 
@@ -248,7 +250,7 @@ def _box(prefix: str, node: GraphNode, task: TaskInstance | None, items: Counter
             told.append(counted(task.try_number + 1, "attempt"))
     state = None if task is None else task.state.value
     path = prefix + node.task_id
-    label = node.name or node.task_id
+    label = (node.name or node.task_id)[:MOST_LETTERS]
     texts = [path if label == node.task_id else f"{path}: {label}", state or "", *told]
     texts += [text for text in (task.reason if task is not None else None, node.description) if text]
     description = "\n".join(text for text in texts if text)

@@ -37,7 +37,7 @@ from .layout import (
     heading_of,
     layout_of,
 )
-from .lettering import fitted, text_width
+from .lettering import fitted, shortened, text_width
 from .model import STATES, Box, Picture, counts_text
 
 LIGHT = f"--nb-ink:{INK};--nb-paper:{PAPER};--nb-arrow:{ARROW};--nb-faint:{FAINT};" + "".join(
@@ -176,7 +176,7 @@ class _Writer:
         state = f' data-state="{quoted(box.state)}"' if box.state else ""
         return (
             f'<g class="{name} {class_of(box.state)}"{label} data-task="{quoted(box.key)}"{state}>'
-            f"<title>{quoted(box.description or box.key)}</title>"
+            f"<title>{quoted(box.description)}</title>"
         )
 
     def box(self, place: Place) -> str:
@@ -228,7 +228,7 @@ def _linked(content: str, link: Link | None, box: Box) -> str:
     if address is None:
         return content
     state = f", {box.state}" if box.state else ""
-    return f'<a href="{quoted(address)}" aria-label="{quoted(box.label + state)}">{content}</a>'
+    return f'<a href="{quoted(address)}" aria-label="{quoted(shortened(box.label) + state)}">{content}</a>'
 
 
 def _sign(state: str | None, x: float, y: float) -> str:
@@ -311,7 +311,7 @@ def _legend(states: Counter[str], y: float) -> tuple[list[str], float]:
 
 
 def _title(picture: Picture) -> str:
-    title = picture.title or "A flow"
+    title = shortened(picture.title) or "A flow"
     return f"{title}: {picture.state}" if picture.state else title
 
 
@@ -324,7 +324,7 @@ def _summary(picture: Picture) -> str:
         told[0] += f" in {number:,} boxes"
     if states:
         told.append(counts_text(states, "state").partition(": ")[2] or f"{states.total()} success")
-    names = ", ".join(f"{box.label} {box.state or ''}".strip() for box in picture.boxes[:50])
+    names = ", ".join(f"{shortened(box.label)} {box.state or ''}".strip() for box in picture.boxes[:50])
     return f"{'; '.join(told)}. {names}{' and more' if number > 50 else ''}."
 
 

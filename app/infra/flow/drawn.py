@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .around import around
+from .around import around, bundle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Container
 
     from .models import WorkflowRun
 
 
-class Shown:
+class Drawn:
     """What can be drawn: mixed into `AsyncFlow`."""
 
     def to_mermaid(self, run: str | WorkflowRun | None = None, *, direction: str = "LR") -> str:
@@ -61,16 +61,6 @@ class Shown:
     ) -> dict[str, str]:
         """What a notebook shows, by kind; see IPython's rich display."""
         return bundle(repr(self), self._repr_html_, include, exclude)
-
-
-def bundle(text: str, html: Callable[[], str], include: Container[str] | None, exclude: Container[str] | None) -> dict[str, str]:
-    """The text and the HTML of something, those of them that are wanted."""
-    wanted = [
-        kind
-        for kind in ("text/plain", "text/html")
-        if (include is None or kind in include) and not (exclude is not None and kind in exclude)
-    ]
-    return {kind: text if kind == "text/plain" else html() for kind in wanted}
 
 
 def _text(name: str, *arguments: object) -> str:
