@@ -314,7 +314,7 @@ def test_alike_failures_are_told_together() -> None:
         raise ValueError("no" if n else "zero")
 
     page = of(flow.store, flow.run(run_id="r").id)
-    assert len([1 for tag, found in page.tags if tag == "article"]) == 2
+    assert len([1 for tag, _ in page.tags if tag == "article"]) == 2
     assert "ValueError: no (39 times)" in page.text
     assert "and 27 more" in page.text
 

@@ -46,6 +46,13 @@ class Line:
     depth: int = 0
 
     @property
+    def own(self) -> str:
+        """What it is called below the line that it stands below: of an item its key, in brackets."""
+        if self.parent is None:
+            return self.path
+        return self.path[len(self.parent.path) + (self.kind != "item") :]
+
+    @property
     def state(self) -> str:
         """Its state, as text."""
         return str(self.task.state)
