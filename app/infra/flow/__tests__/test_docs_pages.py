@@ -42,8 +42,12 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", TOLD, ids=name_of)
 def test_a_reader_who_does_what_a_page_says_sees_what_it_says(page: Path, tmp_path: Path) -> None:
-    wrong = [*Reader(tmp_path).read(page.read_text(encoding="utf-8"))]
+    text = page.read_text(encoding="utf-8")
+    wrong = [*Reader(tmp_path).read(text)]
     assert not wrong, "\n\n".join(wrong)
+    for picture in re.findall(r"!\[[^\]]*\]\(([^)]*\.svg)\)", text):  # of which the reader made one, too
+        shown, made = (page.parent / picture).read_text("utf-8"), (tmp_path / Path(picture).name).read_text("utf-8")
+        assert re.findall(r"<desc>(.+?)</desc>", shown) == re.findall(r"<desc>(.+?)</desc>", made) != []
 
 
 def test_a_reader_notices_what_is_not_as_the_page_says(tmp_path: Path) -> None:
