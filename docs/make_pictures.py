@@ -112,8 +112,8 @@ def drawn(rows: list[dict[int, Any]]) -> str:
     ]
     width, height = left * 2 + COLUMNS * wide, top + used * high
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="The live view of a '
-        'run on a terminal: a bar, counts, what is running, and a failure as it happens">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
+        'aria-label="The live view of a run on a terminal: a bar, counts, what is running, and a failure as it happens">\n'
         f'<rect width="100%" height="100%" rx="8" fill="#161b22"/>\n'
         '<circle cx="20" cy="18" r="6" fill="#ff5f57"/><circle cx="40" cy="18" r="6" fill="#febc2e"/>'
         '<circle cx="60" cy="18" r="6" fill="#28c840"/>\n'
