@@ -16,6 +16,7 @@ from .cancellation import within
 from .clock import Clock, SystemClock
 from .declaring import Declared
 from .definitions import check_name, flow_definition
+from .drawn import Drawn
 from .drives import Drives
 from .errors import InvalidOptionError, RunActiveError, RunTimeoutError
 from .event_manager import EventManager, Followers, RunAudience
@@ -60,7 +61,7 @@ def _checked(store: Store) -> Store:
     return store
 
 
-class AsyncFlow(Declared):
+class AsyncFlow(Drawn, Declared):
     """A flow: a name, and tasks that depend on one another.
 
     Args:
@@ -119,6 +120,11 @@ class AsyncFlow(Declared):
 
     def __repr__(self) -> str:
         return f"<AsyncFlow {self.flow_name!r}, {len(self._definition.tasks)} tasks, {self._store!r}>"
+
+    @property
+    def redact(self) -> Redact | None:
+        """The hook that takes secrets out of texts; None where there is none."""
+        return self._definition.redact
 
     @property
     def store(self) -> Store:

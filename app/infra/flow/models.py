@@ -5,7 +5,7 @@ Plain values only. Must not know asyncio, a clock, a store or how values are wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import field
 from datetime import datetime
 from enum import Enum
@@ -316,6 +316,20 @@ class WorkflowRun:
     def __repr__(self) -> str:
         # Short: asyncio.run makes the text of its result's task (by way of the signal module), for nobody to see.
         return f"<WorkflowRun {self.id!r} of flow {self.flow_name!r}, {self.state}, {len(self.tasks)} tasks>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the graph with the states of its tasks."""
+        from .around import around  # late: few programs look at runs in a notebook
+
+        return str(around("pictures.flows", "html_of_run")(self))
+
+    def _repr_mimebundle_(
+        self, include: Container[str] | None = None, exclude: Container[str] | None = None, **_: Any
+    ) -> dict[str, str]:
+        """What a notebook shows, by kind; see IPython's rich display."""
+        from .around import bundle  # late: few programs look at runs in a notebook
+
+        return bundle(repr(self), self._repr_html_, include, exclude)
 
     def raise_for_failure(self) -> WorkflowRun:
         """Raise `RunFailedError`, naming each task that failed or was cancelled with its cause, if the run did or was.

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -265,7 +265,7 @@ def remember(entry: Remembered) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(file):
             kept = [known for known in _entries(file) if (known.store, known.run_id) != (entry.store, entry.run_id)]
-            kept.append(Remembered(**{**asdict(entry), "at": entry.at or time.time()}))
+            kept.append(entry if entry.at else replace(entry, at=time.time()))
             _write(file, [asdict(known) for known in kept[-MOST:]])
     except OSError:
         pass
