@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,16 +11,18 @@ if TYPE_CHECKING:
 
 __all__ = ["ProgressLines", "report_html", "show_progress", "write_report"]
 
-_ROOMS = {
-    "ProgressLines": "progress_lines",
-    "report_html": "reporting",
-    "show_progress": "progress",
-    "write_report": "reporting",
-}
-
 
 def __getattr__(name: str) -> Any:
-    room = _ROOMS.get(name)
-    if room is not None:  # each when somebody asks for it: most commands need none
-        return getattr(import_module(f".{room}", __name__), name)
+    if name in ("report_html", "write_report"):
+        from . import reporting  # late: most commands write no report
+
+        return getattr(reporting, name)
+    if name == "show_progress":
+        from . import progress  # late: most commands follow no run
+
+        return progress.show_progress
+    if name == "ProgressLines":
+        from . import progress_lines  # late: most commands follow no run
+
+        return progress_lines.ProgressLines
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
