@@ -180,6 +180,12 @@ def test_one_line_remains_of_a_run_that_is_over(state: str, expected: str) -> No
     assert last_line(progress(state=state, success=2, skipped=1), 100, style(), 72) == expected
 
 
+@pytest.mark.parametrize("remaining", [None, 0.0, 0.4])
+def test_nothing_is_said_of_the_remaining_time_where_nothing_is_known(remaining: float | None) -> None:
+    """Nor of a run that takes longer than it should."""
+    assert "left" not in frame(progress(running=1), 80, 24, style(), NOW, remaining)[0]
+
+
 def test_spans_that_grow_keep_their_form() -> None:
     """Tenths up to ten seconds, then whole ones: the eye is not drawn to digits that mean nothing."""
     texts = [ticking_span(seconds) for seconds in (None, 0, 0.04, 9.94, 9.96, 59.7, 75.5, 7262)]

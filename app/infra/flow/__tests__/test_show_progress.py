@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .. import (
     RunProgress,
     RunStarted,
     SQLiteStore,
+    Store,
     TaskCancelled,
     TaskFailed,
     TaskReset,
@@ -34,6 +36,8 @@ from ..tools.estimate import Estimate
 from ..tools.progress import show_progress
 from ..tools.progress_lines import ProgressLines
 from ..tools.screen import HIDE, SHOW
+from .attempts import until
+from .conftest import FakeClock
 from .terminals import PACKAGE, Terminal
 
 MOMENT = 1_772_366_645_123_456
@@ -181,6 +185,10 @@ print("[ended]", flush=True)
 """What a shell does: gives its job the terminal, and takes it back when the job stops; any line means `fg`."""
 
 
+def _says(text: bytes, times: int, start: int, written: bytes) -> bool:
+    return written[start:].count(text) >= times
+
+
 @in_a_terminal
 def test_ctrl_z_leaves_the_terminal_to_the_shell_and_comes_back(tmp_path: Path) -> None:
     """The picture goes before the program stops; after `fg` it is drawn again. A second Ctrl-Z does the same."""
@@ -189,12 +197,12 @@ def test_ctrl_z_leaves_the_terminal_to_the_shell_and_comes_back(tmp_path: Path) 
         terminal.read_until(lambda written: b"hang" in written)
         for times in (1, 2):
             terminal.type("\x1a")
-            stopped = terminal.read_until(lambda written, times=times: written.count(b"[stopped]") == times)
+            stopped = terminal.read_until(partial(_says, b"[stopped]", times, 0))
             assert stopped.count(SHOW.encode()) == stopped.count(HIDE.encode()) == times
             assert on_screen(stopped)[-1].endswith("[stopped]")
             assert "hang" not in "".join(on_screen(stopped))
             terminal.type("\n")
-            again = terminal.read_until(lambda written, start=len(stopped): b"hang" in written[start:])
+            again = terminal.read_until(partial(_says, b"hang", 1, len(stopped)))
             assert again[len(stopped) :].count(HIDE.encode()) == 1
         terminal.type("\x03")
         terminal.read_until(lambda written: b"[ended]" in written)
@@ -391,6 +399,23 @@ def test_without_earlier_runs_the_pace_tells_once_there_is_one() -> None:
     estimate = Estimate(MemoryStore(), seen(500, 1000, 0), None)
     assert estimate.remaining(seen(550, 1000, 10)) is None
     assert estimate.remaining(seen(600, 1000, 20)) == pytest.approx(80)
+
+
+async def test_the_view_tells_the_remaining_time_by_earlier_runs(store: Store, clock: FakeClock) -> None:
+    """Of whichever store: a run took ten seconds, and this one has lasted for two."""
+    flow, stream, seconds = AsyncFlow("nightly", store, clock=clock), Tty(), [10.0]
+
+    @flow.task
+    async def slow(_: Context) -> None:
+        clock.pass_time(seconds[0])
+        if seconds[0] < 10:
+            await until(lambda: " left" in stream.getvalue())
+
+    await flow.run_until_complete(flow.init_run(run_id="sunday"))
+    seconds[0] = 2.0
+    with show_progress(flow, stream=stream, live=True):
+        await flow.run_until_complete(flow.init_run(run_id="monday"))
+    assert "2.0 s  about 8 s left" in stream.getvalue()
 
 
 def test_earlier_runs_are_read_once_and_only_when_that_costs_next_to_nothing() -> None:

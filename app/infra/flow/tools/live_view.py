@@ -88,7 +88,7 @@ def _numbers(progress: RunProgress) -> str:
 def _headline(progress: RunProgress, width: int, style: Style, seconds: float | None, remaining: float | None) -> str:
     share = progress.fraction
     after = [f"{progress.done:,}/{progress.total:,}", f"{int(share * 100)} %", ticking_span(seconds)]
-    if remaining is not None and progress.state == "running":
+    if remaining is not None and remaining >= 0.5 and progress.state == "running":  # less is said of a run that is overdue, too
         after.append(f"about {rounded_span(remaining)} left")
     mark = style.fitting("…", "...")
     name = _text(progress.flow_name, style)

@@ -33,8 +33,10 @@ from .units import counted
 
 OFTEN = 0.1
 """Seconds between two looks, at least."""
-TIMES = 50
-"""A pause is so many times as long as the look before it took: so looking takes under 2 % of the time, of large runs too."""
+TIMES = 100
+"""A pause is so many times as long as the look before it took: so looking takes under 1 % of the time, of large runs too."""
+PATIENCE = 5.0
+"""Seconds that the end waits for a picture that is being drawn; the terminal may have been stopped by Ctrl-S."""
 MOST_FAILURES = 200
 """So many failures are told one by one; the counts have them all."""
 
@@ -115,7 +117,7 @@ class _View(AbstractContextManager[None]):
         self._unsubscribe()
         self._ending = True
         self._wake.set()
-        self._thread.join(OFTEN * TIMES)
+        self._thread.join(PATIENCE)
         rest = f"{counted(self._left_out, 'more failure')} not listed\n"
         self._screen.close(self._failures() + (rest if self._left_out else "") + self._ended())
 
