@@ -74,8 +74,8 @@ class AsyncFlow(Drawn, Declared):
             `get_execution_details`; of nested flows, too. It is called from any thread. Where it raises or gives no string, the
             text becomes "(redaction failed)". Params and outputs are stored as they are: the tasks need them.
         executor: where functions run that do not say so themselves; "thread" if left out. See `add_task_definition`.
-        executors: any `concurrent.futures.Executor`s (of Dask, loky, parsl ...) by the names under which tasks ask for them, here
-            and in nested flows. Whoever brings them shuts them down.
+        executors: each a `concurrent.futures.Executor` (of Dask, loky, parsl ...), by the name under which tasks ask for it, here
+            and in nested flows. Whoever brings one shuts it down.
         pools: how many attempts may use a thing at once, by name: `{"db": 2}`. The pools of a process are shared by name among
             all its flows and runs; who declares one again gives it another size.
         max_threads: how many functions run in threads at once, in one drive of a run. Threads are started as needed.

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .admission import Admission
 from .agenda import Agenda
@@ -49,6 +49,9 @@ class Runner:
         max_concurrency: how many attempts may be under way in the tree; 0 is any number. A subflow's own task holds no slot.
     """
 
+    lanes: ClassVar[type[Lanes]] = Lanes
+    """What makes its executors. The testing helpers have others."""
+
     def __init__(
         self,
         store: Store,
@@ -75,7 +78,7 @@ class Runner:
         """Whether a turn was called for while `drive` was busy."""
         self._handed: tuple[Step, list[Call]] | None = None
         """A step that was decided in a quick turn, and is yet to be committed, with the attempts to begin after that."""
-        self._lanes = Lanes(self._inbox.deliver, capacities)
+        self._lanes = self.lanes(self._inbox.deliver, capacities)
         self._grace = capacities.grace_period
         self._runs: dict[str, LiveRun] = {}
         self._admission = Admission(self._runs, self._lanes, self._inbox.wake_from_anywhere)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from .clock import Clock
 from .definitions import FlowDefinition, check_name
@@ -37,6 +37,9 @@ class Runs:
         events: who is told.
         capacities: how much of the machine a drive may use.
     """
+
+    runner: ClassVar[type[Runner]] = Runner
+    """What drives one of them. The testing helpers have another."""
 
     def __init__(
         self,
@@ -122,7 +125,7 @@ class Runs:
             if finished is not None:
                 return finished
             assert session.lease is not None
-            runner = Runner(
+            runner = self.runner(
                 self._store, session.lease, worker, self._events, self._clock, self._make_id, self._capacities, max_concurrency
             )
             session.heeded = runner.heeded

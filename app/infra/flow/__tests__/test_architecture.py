@@ -40,6 +40,8 @@ PURE = frozenset(
         "task_handles",
         "task_options",
         "task_rules",
+        "tools/report/critical_path",
+        "tools/report/gantt",
         "trigger_rules",
         "waiting",
     }

@@ -1,0 +1,1 @@
+"""A nightly job under cron or systemd: the script, the crontab line, the unit files."""
