@@ -344,6 +344,28 @@ def test_where_each_of_several_leads_to_each_of_several_their_arrows_meet() -> N
     assert len({route.points[1] for route in layout.routes}) == 1
 
 
+def test_the_arrows_of_a_wide_fan_run_along_one_rail_between_its_layers() -> None:
+    layout = layout_of(picture_of(graph_of({"source": (), **{f"w{index}": ("source",) for index in range(12)}})), "LR")
+    rails = {route.turns for route in layout.routes}
+    assert len(rails) == 1
+    ((rail,),) = rails
+    assert rail is not None
+    assert max(place.x for place in layout.places) > rail > layout.routes[0].points[0][0]
+    few = layout_of(picture_of(graph_of({"source": (), **{f"w{index}": ("source",) for index in range(4)}})), "LR")
+    assert {route.turns for route in few.routes} == {(None,)}
+
+
+def test_fans_whose_rails_would_run_over_one_another_get_rails_side_by_side() -> None:
+    upstreams: dict[str, Sequence[str]] = {"a": (), "b": ()}
+    upstreams |= {f"t{index}": ("a",) if index % 3 else ("b",) if index % 2 else ("a", "b") for index in range(40)}
+    layout = layout_of(picture_of(graph_of(upstreams)), "LR")
+    rails: dict[str, set[float]] = {"a": set(), "b": set()}
+    for route in layout.routes:
+        rails[route.source] |= {turn for turn in route.turns if turn is not None}
+    assert rails["a"]
+    assert not rails["a"] & rails["b"]
+
+
 def test_a_tree_is_drawn_without_crossings_and_parents_in_the_middle_of_their_children() -> None:
     tree = {f"n{index}": (f"n{(index - 1) // 3}",) if index else () for index in range(40)}
     layout = layout_of(picture_of(graph_of(tree)), "LR")

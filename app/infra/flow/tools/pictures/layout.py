@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .lettering import text_width
 from .model import Box, Picture
@@ -30,6 +31,10 @@ NEXT = 46.0
 """Between layers, at least."""
 LONGEST = 2200.0
 """A picture from left to right that would be longer is drawn from top to bottom, if it is smaller then."""
+WIDE_FAN = 8
+"""So many arrows that part, or join, run along a common rail where they would be steep."""
+MOST_TRACKS = 3
+"""So many such rails there may be side by side, on each side of the room between two layers."""
 MOST_LANES = 6000
 """Beyond this, long arrows go the direct way, through whatever stands there."""
 
@@ -57,6 +62,8 @@ class Route:
     target: str
     mapped: bool
     points: tuple[Point, ...]
+    turns: tuple[float | None, ...] = ()
+    """For each curve, where between the layers it runs along with others of a wide fan, instead of a way of its own."""
 
 
 @dataclass(frozen=True)
@@ -215,22 +222,30 @@ def _placed(
         for position, box in enumerate(picture.boxes)
     )
     meetings = _meetings(ups, web.layer_of, ends, centre)
+    rails = _rails(web, layers, ends, centre, meetings)
     routes: list[Route] = []
-    for arrow, (source, *lanes, target), edge in zip(picture.arrows, web.ways, edges):
+    for arrow, way, edge in zip(picture.arrows, web.ways, edges):
+        source, target = way[0], way[-1]
         # Straight to where the layer ends, if the box is shorter: something long may stand beside it.
         leaving, arriving = ends[web.layer_of[source]][1], ends[web.layer_of[target]][0]
         points = [(far[source], centre[source])]
+        turns: list[float | None] = []
         if leaving > far[source]:
             points += [(leaving, centre[source])] * 2
+            turns.append(None)
         if edge in meetings:
             points += [meetings[edge]] * 2
-        for lane in lanes:
-            points += [(near[lane], centre[lane]), (far[lane], centre[lane])]
+            turns.append(None)
+        for step in pairwise(way):
+            turns.append(rails.get(step))
+            if step[1] != target:
+                points += [(near[step[1]], centre[step[1]]), (far[step[1]], centre[step[1]])]
         if arriving < near[target]:
             points += [(arriving, centre[target])] * 2
+            turns.append(None)
         points.append((near[target], centre[target]))
         turned = tuple(points) if flat else tuple((y, x) for x, y in points)
-        routes.append(Route(arrow.source, arrow.target, arrow.mapped, turned))
+        routes.append(Route(arrow.source, arrow.target, arrow.mapped, turned, tuple(turns)))
     return Layout(picture, width + MARGIN, height + MARGIN, direction, places, tuple(routes))
 
 
@@ -255,10 +270,49 @@ def _along(
             near[position] = start if flat else start + (length - own) / 2
             far[position] = near[position] + own
         ends.append((start, start + length))
-        bends = sum(abs(centre[position] - centre[other]) > 1 for position in layer for other in web.downs[position])
+        bends = sum(
+            abs(centre[position] - centre[other]) > 1 and len(web.ups[other]) < WIDE_FAN
+            for position in layer
+            if len(web.downs[position]) < WIDE_FAN
+            for other in web.downs[position]
+        )
         next_one = NEXT if flat else 0.75 * NEXT
         start += length + min(2.5 * NEXT, next_one + 1.5 * max(0, bends - 4))
     return near, far, ends
+
+
+def _rails(
+    web: _Web,
+    layers: list[list[int]],
+    ends: list[Point],
+    centre: list[float],
+    meetings: Mapping[tuple[int, int], Point],
+) -> dict[tuple[int, int], float]:
+    """Where the arrows of each wide fan run along together: those that part near their ends, those that join near their start.
+
+    Fans that would run over one another get rails side by side; where there is no room for them, they keep to curves.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for layer, (here, there) in enumerate(pairwise(ends)):
+        gap = there[0] - here[1]
+        for parts in (True, False):
+            fans: list[tuple[float, float, list[tuple[int, int]]]] = []
+            for position in layers[layer if parts else layer + 1]:
+                others = web.downs[position] if parts else web.ups[position]
+                steps = [(position, other) if parts else (other, position) for other in others]
+                steps = [step for step in steps if step not in found and step not in meetings]
+                if len(steps) >= WIDE_FAN:
+                    places = [centre[end] for step in steps for end in step]
+                    if max(places) - min(places) > 3 * gap:
+                        fans.append((min(places), max(places), steps))
+            tracks: list[float] = []
+            for low, high, steps in sorted(fans):
+                track = next((number for number, last in enumerate(tracks) if last + LANE < low), len(tracks))
+                if track < MOST_TRACKS:
+                    tracks[track : track + 1] = [high]
+                    inset = (0.28 + 0.06 * track) * gap
+                    found.update(dict.fromkeys(steps, there[0] - inset if parts else here[1] + inset))
+    return found
 
 
 def _meetings(

@@ -266,7 +266,11 @@ def _way(route: Route, flat: bool) -> str:
     here = points[0]
     parts = [f"M{_n(here[0])} {_n(here[1])}"]
     for index, point in enumerate(points[1:]):
-        parts.append(_straight(here, point, flat) if index % 2 else _curve(here, point, flat))
+        turn = None if index % 2 or not route.turns else route.turns[index // 2]
+        if index % 2:
+            parts.append(_straight(here, point, flat))
+        else:
+            parts.append(_curve(here, point, flat) if turn is None else _along_a_rail(here, point, turn, flat))
         here = point
     return "".join(parts)
 
@@ -285,6 +289,19 @@ def _curve(start: Point, to: Point, flat: bool) -> str:
         return f"L{_n(to[0])} {_n(to[1])}"
     middle = (start[1] + to[1]) / 2
     return f"C{_n(start[0])} {_n(middle)} {_n(to[0])} {_n(middle)} {_n(to[0])} {_n(to[1])}"
+
+
+def _along_a_rail(start: Point, to: Point, turn: float, flat: bool) -> str:
+    """Straight to the rail, along it, and straight on, with round corners."""
+    (x1, y1), (x2, y2) = (start, to) if flat else (start[::-1], to[::-1])
+    if abs(y1 - y2) < 0.5:
+        return f"L{_n(to[0])} {_n(to[1])}"
+    radius = min(8.0, abs(y2 - y1) / 2, turn - x1, x2 - turn)
+    sign = 1 if y2 > y1 else -1
+    points = [(turn - radius, y1), (turn, y1), (turn, y1 + sign * radius), (turn, y2 - sign * radius), (turn, y2)]
+    points.append((turn + radius, y2))
+    into, corner, out, before, second, behind = (f"{_n(x)} {_n(y)}" if flat else f"{_n(y)} {_n(x)}" for x, y in points)
+    return f"L{into}Q{corner} {out}L{before}Q{second} {behind}L{_n(to[0])} {_n(to[1])}"
 
 
 def _states(picture: Picture) -> Counter[str]:
