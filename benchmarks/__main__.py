@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from . import against_peers, concurrency, define, growth, loop_lag, overhead, resume, startup, storage
+from . import against_peers, concurrency, define, growth, live_progress, loop_lag, overhead, resume, startup, storage
 from .measure import Group, Line, Options
 from .profiling import WORKLOADS, profile
 
@@ -26,6 +26,7 @@ GROUPS: tuple[Group, ...] = (
     define.GROUP,
     concurrency.GROUP,
     loop_lag.GROUP,
+    live_progress.GROUP,
     startup.GROUP,
     storage.GROUP,
     resume.GROUP,

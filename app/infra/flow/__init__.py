@@ -103,6 +103,7 @@ if TYPE_CHECKING:
         WorkflowRun,
     )
     from .planning import Plan
+    from .progress import RunProgress, TaskProgress
     from .records import Ask, AttemptRecord, Changes, Lease, NoteRecord, RunRecord, TaskRecord
     from .resuming import ResumedRuns
     from .retry_manager import RetryPolicy
@@ -172,6 +173,7 @@ __all__ = [
     "RunMismatchError",
     "RunNotFoundError",
     "RunOwnedError",
+    "RunProgress",
     "RunRecord",
     "RunStarted",
     "RunStoppedError",
@@ -198,6 +200,7 @@ __all__ = [
     "TaskFunctionError",
     "TaskInstance",
     "TaskInterrupted",
+    "TaskProgress",
     "TaskRecord",
     "TaskReset",
     "TaskRetryScheduled",
@@ -253,6 +256,7 @@ _ROOMS = {
         "Attempt AttemptResult ExecutionState GraphNode LogEntry NoteKind State StateChange TaskInstance TaskType WorkflowRun"
     ),
     "planning": "Plan",
+    "progress": "RunProgress TaskProgress",
     "records": "Ask AttemptRecord Changes Lease NoteRecord RunRecord TaskRecord",
     "resuming": "ResumedRuns",
     "retry_manager": "RetryPolicy",

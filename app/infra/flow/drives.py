@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from contextvars import ContextVar
 from typing import Any
@@ -50,6 +50,8 @@ class Drive:
         self.task = self.loop.create_task(self._work(work), name=f"night-batch run {key[1]}")
         self.stopping = False
         """Its last caller was cancelled: it is being saved, and can be started anew after that."""
+        self.tree: Mapping[str, Any] = {}
+        """The runs that it has in memory, by id, for those who look at them."""
         self._lock = threading.Lock()
         self._callers: set[object] = set()
         self._elsewhere: list[Future[WorkflowRun]] = []
@@ -214,6 +216,17 @@ class Drives:
                 if mine or not drive.alone:
                     raise
                 self._forget(drive)  # that is the answer to what somebody else asked for; we asked for the run
+
+    def show(self, key: Key, tree: Mapping[str, Any]) -> None:
+        """Have a drive's runs be looked at."""
+        drive = self._drives.get(key)
+        if drive is not None:
+            drive.tree = tree
+
+    def tree(self, key: Key) -> Mapping[str, Any]:
+        """The runs that are in memory of one that is driven, by id; nothing where it is not driven here."""
+        drive = self._drives.get(key)
+        return {} if drive is None else drive.tree
 
     def _start(self, key: Key, flow_name: str, work: Callable[[], Coroutine[Any, Any, WorkflowRun]], alone: bool) -> Drive:
         drive = self._drives[key] = Drive(key, flow_name, work, alone)

@@ -31,7 +31,7 @@ class Audience(Protocol):
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether anybody listens: if not, the events that come with every task need not be made."""
+        """Whether anybody listens to the events that come with every task: if not, these need not be made."""
         ...
 
     def emit(self, events: Sequence[Event]) -> None:
@@ -44,11 +44,20 @@ def _is_async(handler: object) -> bool:
     return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(call)
 
 
+def _hears_each(event_types: tuple[type, ...]) -> bool:
+    """Whether one who subscribed to these is told of every task's start or success; not so who follows failures alone."""
+    from .events import TaskStarted, TaskSucceeded  # late: whoever names such types has loaded them
+
+    return any(issubclass(common, event_types) for common in (TaskStarted, TaskSucceeded))
+
+
 class EventManager:
     """Hands each event to those who subscribed to its class, in the order in which they subscribed."""
 
     def __init__(self) -> None:
         self._handlers: dict[object, tuple[Callable[[Any], object], tuple[type, ...]]] = {}
+        self._each: set[object] = set()
+        """Those of them that would be told of every task's start or success."""
         self._async: dict[object, AsyncHandler] = {}
         """Those of them that are coroutine functions."""
 
@@ -57,8 +66,8 @@ class EventManager:
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether anybody listens."""
-        return bool(self._handlers)
+        """See `Audience.has_subscribers`."""
+        return bool(self._each)
 
     def subscribe(self, handler: Callable[[E], object], *event_types: type[E]) -> Callable[[], None]:
         """Have `handler` called with each event of the given classes, subclasses included; with every event if none is given.
@@ -87,8 +96,11 @@ class EventManager:
 
             call = self._async[token] = AsyncHandler(handler)
         self._handlers[token] = (call, event_types or (object,))
+        if not event_types or _hears_each(event_types):
+            self._each.add(token)
 
         def unsubscribe() -> None:
+            self._each.discard(token)
             self._handlers.pop(token, None)
             ended = self._async.pop(token, None)
             if ended is not None:
@@ -207,7 +219,7 @@ class RunAudience:
     def has_subscribers(self) -> bool:
         """See `Audience.has_subscribers`."""
         # Asked in each turn of the loop: without a call, where nobody listens to anything.
-        if self._flow._handlers:
+        if self._flow._each:
             return True
         return bool(self._followers._by_run) and bool(self._followers.of(self._key))
 

@@ -102,6 +102,11 @@ class Runner:
     def __repr__(self) -> str:
         return f"<Runner of {len(self._runs)} runs, {self._attempts!r}, {self._admission!r}>"
 
+    @property
+    def runs(self) -> Mapping[str, LiveRun]:
+        """The runs of the tree that are in memory, by id."""
+        return self._runs
+
     async def drive(self, root: LiveRun, children: Iterable[LiveRun], step: Step) -> None:
         """Drive a run to its end, and give up its lease.
 

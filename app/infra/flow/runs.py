@@ -14,7 +14,7 @@ from .definitions import FlowDefinition, check_name
 from .errors import RunExistsError, RunNotFoundError
 from .event_manager import Audience
 from .events import Event
-from .live_run import encode_params, new_run
+from .live_run import LiveRun, encode_params, new_run
 from .models import WorkflowRun
 from .off_loop import Worker
 from .run_tree import RunTree
@@ -100,8 +100,18 @@ class Runs:
             raise RunExistsError(run_id, run.flow_name, self._definition.name)
         return True
 
-    async def drive(self, run_id: str, max_concurrency: int, adopt_graph: bool, retry: tuple[str, bool] | None) -> WorkflowRun:
-        """Take a run, drive it, and give it up, whatever happens; see `AsyncFlow.run_until_complete`, and `Session.begin`."""
+    async def drive(
+        self,
+        run_id: str,
+        max_concurrency: int,
+        adopt_graph: bool,
+        retry: tuple[str, bool] | None,
+        show: Callable[[Mapping[str, LiveRun]], object] | None = None,
+    ) -> WorkflowRun:
+        """Take a run, drive it, and give it up, whatever happens; see `AsyncFlow.run_until_complete`, and `Session.begin`.
+
+        `show` is handed the runs that are in memory meanwhile, for those who look at them.
+        """
         session = Session(self._store, self._definition, self._clock, run_id)
         worker = self._worker
         try:
@@ -116,6 +126,8 @@ class Runs:
                 self._store, session.lease, worker, self._events, self._clock, self._make_id, self._capacities, max_concurrency
             )
             session.heeded = runner.heeded
+            if show is not None:
+                show(runner.runs)
             await runner.drive(session.root, session.children, session.step)
             try:
                 session.told = []

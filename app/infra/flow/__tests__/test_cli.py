@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from .. import __version__
-from ..tools.cli import main
+from ..tools.cli import main, make_parser
+from ..tools.program import program, to_type
+from .command_line import PACKAGE, CommandLine, command_line, environment
 
-PACKAGE = __name__.rsplit(".", 2)[0]
+__all__ = ["command_line"]
 
 
 def run_module(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -101,3 +104,120 @@ def test_what_it_does_not_know_is_a_usage_error(arguments: list[str], capsys: py
 def test_the_exit_code_reaches_the_shell(tmp_path: Path) -> None:
     """What main returns is what the process ends with."""
     assert run_module(folder=tmp_path).returncode == 2
+
+
+# --- the commands ---
+
+
+COMMANDS = next(iter(action.choices for action in make_parser()._actions if action.dest == "command")) or {}
+EVERY = {
+    "run": ["a.py:flow"],
+    "resume": ["monday"],
+    "retry": ["monday", "load"],
+    "cancel": ["monday"],
+    "list": [],
+    "show": ["monday"],
+    "explain": ["monday", "load"],
+    "stats": [],
+    "graph": ["monday"],
+    "report": ["monday"],
+    "watch": ["monday"],
+    "prune": ["--keep", "3"],
+    "check": [],
+    "backup": ["copy.db"],
+    "demo": [],
+    "completion": ["bash"],
+}
+
+
+def test_every_command_is_tried_here() -> None:
+    assert EVERY.keys() == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_helps_with_examples_that_it_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--help names each option; what stands there as an example can be parsed."""
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    examples = re.findall(rf"^  night-batch {command}(.*)$", shown, re.MULTILINE)
+    assert examples or command == "demo"
+    for example in examples:
+        words = shlex.split(example, comments=False)
+        words = words[: next((place for place, word in enumerate(words) if word in (">", ">>")), len(words))]
+        make_parser().parse_args([command, *words])
+
+
+@pytest.mark.parametrize("command", EVERY)
+def test_every_command_has_a_room_that_answers_to_it(command: str, command_line: CommandLine) -> None:
+    """Called where there is nothing, each says so in a line or two, and leaves nothing behind."""
+    if command == "demo":
+        pytest.skip("it is tried above")
+    ended = command_line(command, *EVERY[command])
+    assert ended.code == (0 if command == "completion" else 2), ended.err
+    assert len(ended.err.splitlines()) <= 2
+    assert bool(ended.err) is (command != "completion")
+    assert list(command_line.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dmeo"], "dmeo"),
+        (["list", "--limit", "-3"], "'-3' is not a whole number from 0 on"),
+        (["list", "--older-than", "3 moons"], "'3 moons' is not an age, such as 90s"),
+        (["list", "--newer-than", "inf"], "is not an age"),
+        (["watch", "--interval", "0"], "is not a number of seconds"),
+        (["stats", "--runs", "0"], "is not a whole number from 1 on"),
+        (["list", "--state", "asleep"], "invalid choice: 'asleep'"),
+        (["run", "a:b", "--quiet", "--progress"], "not allowed with"),
+        (["show", "--sto", "a.db"], "unrecognized arguments: --sto"),
+        (["show", "\x1b[31m", "red"], "red"),
+    ],
+)
+def test_an_error_of_usage_takes_two_lines_that_say_where_help_is(words: list[str], said: str, command_line: CommandLine) -> None:
+    ended = command_line(*words)
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert "--help" in ended.err
+    assert len(ended.err.splitlines()) == 2
+    assert "\x1b" not in ended.err
+
+
+def test_a_command_that_looks_loads_nothing_that_only_running_needs(tmp_path: Path) -> None:
+    """`list` is to answer at once, so it waits for no event loop, no flow and no other command."""
+    script = f"""
+import sys
+from {PACKAGE} import SQLiteStore
+with SQLiteStore("runs.db"): pass
+from {PACKAGE}.tools.cli import main
+assert main(["list", "--store", "runs.db"]) == 0
+print(sorted(name for name in sys.modules if name in ("asyncio", "ssl", "importlib.util", "webbrowser")
+             or name.startswith("{PACKAGE}.tools.") and name.endswith(("running", "targets", "drawing", "demo"))))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+# --- how it is called ---
+
+
+def test_what_is_told_to_be_typed_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NIGHT_BATCH_STORE", raising=False)
+    assert to_type("show", "a b", store="my runs.db") == "night-batch show 'a b' --store 'my runs.db'"
+    monkeypatch.setenv("NIGHT_BATCH_STORE", "runs.db")
+    assert to_type("show", "a", store="runs.db") == "night-batch show a"
+    assert to_type("show", "a", store="other.db") == "night-batch show a --store other.db"
+
+
+def test_as_a_module_it_tells_to_call_it_as_a_module(tmp_path: Path) -> None:
+    done = run_module("--help", folder=tmp_path)
+    assert f"usage: {shlex.quote(sys.executable)} -m {PACKAGE} " in done.stdout
+    assert "night-batch" not in done.stdout
+
+
+def test_other_modules_that_are_run_do_not_change_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/pytest/__main__.py"])
+    assert program() == "night-batch"

@@ -118,7 +118,7 @@ def told(error: Exception) -> list[str]:
         advice = "Wait for it to end, or end that process: a dead one's run is free."
         return [safe(f"Run {error.run_id!r} is being driven by {owner}. {advice}")]
     if isinstance(error, FlowError):
-        lines = str(error).splitlines()
+        lines = str(error).replace("pass adopt_graph=True", "pass --adopt-graph").splitlines()
         return [safe(line) for line in (lines if len(lines) <= 2 else [lines[0], f"{lines[1].strip()} ..."])]
     if isinstance(error, OSError):
         return [safe(str(error))]

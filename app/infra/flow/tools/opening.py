@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .. import AsyncFlow, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, ValueCodec
 from .failures import Refusal
 from .program import STORE_VARIABLE, to_type
+
+if TYPE_CHECKING:
+    from .. import AsyncFlow, Store, ValueCodec
 
 LATEST = "latest"
 SHORTEST = 4
@@ -38,6 +41,8 @@ def open_store(options: argparse.Namespace, flow: AsyncFlow | None = None) -> St
     if named is not None:
         store = store_at(named, flow)
     elif flow is not None:
+        from .. import MemoryStore  # late: a store on the disk needs no other
+
         store = flow.store
         if isinstance(store, MemoryStore):
             raise Refusal(
@@ -67,13 +72,23 @@ def store_at(path: str, flow: AsyncFlow | None = None) -> Store:
     place = Path(path).expanduser()
     is_folder = place.is_dir() or (not place.exists() and path.endswith(("/", os.sep)))
     codec: ValueCodec | None = None if flow is None else flow.store.codec
-    return JsonStore(place, codec=codec) if is_folder else SQLiteStore(place, codec=codec)
+    if is_folder:
+        from .. import JsonStore  # late: a database needs it not
+
+        return JsonStore(place, codec=codec)
+    from .. import SQLiteStore  # late: a folder needs it not
+
+    return SQLiteStore(place, codec=codec)
 
 
 def path_of(store: Store) -> Path | None:
     """Where a store lies; None of one that is no file and no folder, or none of ours."""
+    from .. import SQLiteStore  # late: what only looks for targets needs no store
+
     if isinstance(store, SQLiteStore):
         return store.path
+    from .. import JsonStore  # late: a database needs it not
+
     return store.folder if isinstance(store, JsonStore) else None
 
 
@@ -134,6 +149,8 @@ def latest_run(store: Store) -> str | None:
 
 def outermost_run(store: Store, run_id: str) -> str:
     """The run that is driven when a run is: itself, or that which it is the inside of."""
+    from .. import RunNotFoundError  # late: most commands are about the run that is named
+
     seen = {run_id}
     while True:
         run = store.read_run(run_id)

@@ -18,7 +18,7 @@ from .failures import DONE, ENDED, FAILED, Refusal, code_of, note, say, told
 from .opening import find_run, named_store, open_store, outermost_run, path_of, store_at
 from .program import to_type
 from .targets import Remembered, absolute, load_target, recall, remember
-from .terminal import Style, columns_of, safe
+from .terminal import Style, columns_of, padded, safe
 from .units import counted
 
 T = TypeVar("T")
@@ -78,10 +78,7 @@ def cancel_command(options: argparse.Namespace) -> int:
         run_id = find_run(store, options.run_id)
         flow = AsyncFlow(store.read_run(run_id).flow_name, store)
         what = f"Run {run_id!r}" if options.task_id is None else f"Task {options.task_id!r} of run {run_id!r}"
-        if options.task_id is None:
-            done = flow.cancel(run_id)
-        else:
-            done = flow.cancel_task(run_id, options.task_id)
+        done = flow.cancel(run_id) if options.task_id is None else flow.cancel_task(run_id, options.task_id)
         owner = store.owner_of(outermost_run(store, run_id)) if done else None
         if not done:
             say([safe(f"{what} has ended already; there is nothing to cancel.")])
@@ -139,7 +136,7 @@ def _keep_in(flow: AsyncFlow, options: argparse.Namespace) -> None:
 
 
 def _flow_and_run(options: argparse.Namespace, whole: bool) -> tuple[AsyncFlow, str]:
-    """The flow of the run that is meant, with the store in which it is, and the run; as a whole even where a subflow's is named."""
+    """The flow of the run that is meant, with the store in which it is, and the run: `whole`, where a subflow's is named."""
     flow = None if options.flow is None else load_target(options.flow)
     with open_store(options, flow) as store:
         run_id = find_run(store, options.run_id)
@@ -173,9 +170,7 @@ def _remembered_flow(store: Store, run: RunRecord) -> AsyncFlow:
 def _remember(flow: AsyncFlow, run_id: str, target: str) -> None:
     path = path_of(flow.store)
     if path is not None:
-        entry = Remembered(
-            flow.store.identity, str(path.absolute()), run_id, flow.flow_name, absolute(target), str(Path.cwd())
-        )
+        entry = Remembered(flow.store.identity, str(path.absolute()), run_id, flow.flow_name, absolute(target), str(Path.cwd()))
         remember(entry)
 
 
@@ -183,7 +178,7 @@ def _tell_of_before(store: Store, before: RunRecord, params: Mapping[str, Any] |
     """Say what there was of a run before this command."""
     if ExecutionState.is_terminal(before.state):
         note(f"Run {before.id!r} {_has(before.state)} already; this is its result. Another --run-id makes a new run.")
-    elif before.started is not None:
+    elif before.started is not None and store.owner_of(before.id) is None:
         note(f"Run {before.id!r} is not finished; it goes on where it stood.")
     if params and store.load(before.id).params != params:
         note("The params given now are not used: a run keeps those that it was made with.")
@@ -286,13 +281,15 @@ def _tell_summary(flow: AsyncFlow, run: WorkflowRun) -> None:
     lines = list(run_summary(run, style, columns_of(sys.stdout)))
     path = path_of(flow.store)
     if path is not None:
-        steps = [("show", run.id), ("report", run.id, "-o", f"{_file_name(run.id)}.html")]
+        steps = {
+            "see it": to_type("show", run.id, store=path),
+            "as a page": to_type("report", run.id, "-o", f"{_file_name(run.id)}.html", store=path),
+        }
         if run.state != ExecutionState.SUCCESS:
-            steps.append(("resume", run.id))
-        what = {"show": "what happened", "report": "the same as a page", "resume": "run again what failed, once it is mended"}
-        commands = [(to_type(*words, store=path), what[words[0]]) for words in steps]
-        widest = max(len(command) for command, _ in commands)
-        lines += ["", *(f"  {safe(command):<{widest}}  {style.paint('# ' + text, 'dim')}" for command, text in commands)]
+            when = "once it is mended" if run.state == ExecutionState.FAILED else "to go on"
+            steps[when] = to_type("resume", run.id, store=path)
+        widest = max(map(len, steps)) + 1
+        lines += ["", *(f"  {style.paint(padded(f'{when}:', widest), 'dim')}  {safe(step)}" for when, step in steps.items())]
     say(lines)
 
 
@@ -321,7 +318,9 @@ def set_back(flow: AsyncFlow, run_id: str, adopt_graph: bool = False) -> list[st
             flow.manual_retry(run_id, task_id, reset_downstream=True, adopt_graph=adopt_graph)
         again.extend(found)
     if not again:
-        raise Refusal(f"In run {run_id!r} no task failed or was cancelled. Run one of them again with: {to_type('retry', run_id)} TASK")
+        raise Refusal(
+            f"In run {run_id!r} no task failed or was cancelled. Run one of them again with: {to_type('retry', run_id)} TASK"
+        )
     return again
 
 
@@ -374,7 +373,7 @@ def _stdout_free(wanted: bool) -> Iterator[None]:
 
 
 def _to_end(work: Callable[[], Awaitable[T]]) -> T:
-    """Await something in a loop of its own; the first SIGINT or SIGTERM cancels it, so that all is saved, and ends the program."""
+    """Await something in a loop of its own; the first SIGINT or SIGTERM cancels it, so that all is saved, and is raised."""
     received: list[int] = []
 
     async def main() -> T | None:

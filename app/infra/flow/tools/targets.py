@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -91,9 +91,8 @@ def _module(name: str, folder: Path) -> ModuleType:
         with _importing(name, folder):
             return import_module(name)
     except ModuleNotFoundError as error:
-        file = Path(*name.split(".")).with_suffix(".py")
-        hint = f" There is a file {file}; its flow is {file}:flow." if (folder / file).is_file() else ""
-        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed.{hint}") from error
+        advice = "Write module:flow, or path/to/file.py:flow."
+        raise Refusal(f"There is no module {name!r} in {folder} or among what is installed. {advice}") from error
 
 
 def _module_of_file(path: Path, place: str) -> ModuleType:
@@ -266,7 +265,7 @@ def remember(entry: Remembered) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(file):
             kept = [known for known in _entries(file) if (known.store, known.run_id) != (entry.store, entry.run_id)]
-            kept.append(Remembered(**{**asdict(entry), "at": entry.at or time.time()}))
+            kept.append(entry if entry.at else replace(entry, at=time.time()))
             _write(file, [asdict(known) for known in kept[-MOST:]])
     except OSError:
         pass
@@ -276,7 +275,7 @@ def recall(store: str, run_id: str, flow_name: str) -> Remembered | None:
     """With what a run of a store was started; else the latest run of the same flow there."""
     known = [entry for entry in _entries(state_file()) if entry.store == store and entry.flow_name == flow_name]
     exact = [entry for entry in known if entry.run_id == run_id]
-    return (exact or known or [None])[-1]
+    return next(reversed(exact or known), None)
 
 
 def recall_run(text: str, folder: Path) -> Remembered | None:

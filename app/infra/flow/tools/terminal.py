@@ -86,6 +86,14 @@ def columns_of(stream: TextIO, otherwise: int = 100) -> int:
         return shutil.get_terminal_size((otherwise, 24)).columns
 
 
+def rows_of(stream: TextIO, otherwise: int = 24) -> int:
+    """How high a stream's terminal is; of what is no terminal, `LINES` or `otherwise`."""
+    try:
+        return os.get_terminal_size(stream.fileno()).lines or otherwise
+    except (OSError, ValueError, AttributeError):
+        return shutil.get_terminal_size((80, otherwise)).lines
+
+
 def is_terminal(stream: TextIO) -> bool:
     """Whether a person reads it as it comes."""
     try:
@@ -126,6 +134,13 @@ class Style:
         """A state's sign, in its colour."""
         fine, plain = STATE_SIGNS.get(state, ("?", "?"))
         return self.state(state, self.fitting(fine, plain))
+
+    def encodable(self, text: str) -> str:
+        """A text with what the stream's encoding does not have spelled out."""
+        try:
+            return text.encode(self._encoding, "backslashreplace").decode(self._encoding)
+        except LookupError:
+            return text.encode("ascii", "backslashreplace").decode("ascii")
 
     def fitting(self, fine: str, plain: str) -> str:
         """The first text if the stream's encoding has all of it, else the second."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .. import Attempt, ExecutionState, GraphNode, LogEntry, StoreError, TaskInstance, WorkflowRun
+from .. import Attempt, ExecutionState, GraphNode, LogEntry, RunNotFoundError, StoreError, TaskInstance, WorkflowRun
 from .terminal import Style, cut, padded, safe, safe_lines, width_of
 from .units import between, counted, masked, moment_text, span_text, value_text
 
@@ -20,10 +20,15 @@ Loader = Callable[[str], WorkflowRun]
 AttemptsOf = Callable[[str], list[Attempt]]
 """Gives all attempts of a run by its id: `store.list_attempts`."""
 
+NOT_THERE = (StoreError, RunNotFoundError)
+"""Why a run cannot be shown: it was removed, or is damaged."""
+
 MOST_SUCCEEDED = 3
 """Items of a folded map that succeeded, where none of them did anything else."""
 MOST_TASKS = 200
-"""Tasks of one run that are shown, where items are folded too; of more, those that matter most."""
+"""Tasks of one run that are shown, where items are folded too; of more, those that went wrong or are under way."""
+FEW_TASKS = 20
+"""So many are shown then even if nothing went wrong."""
 MOST_ROWS = 2_000
 """Beyond so many lines subflows that succeeded are no longer opened."""
 MOST_INDENTS = 12
@@ -31,7 +36,13 @@ MOST_INDENTS = 12
 MOST_LOG_LINES = 200
 MOST_ATTEMPTS = 10
 MOST_FAILURES = 10
+MOST_TRACEBACKS = 10
+MOST_LINES = 3
+"""Lines that one value, or one line of a log, takes under its task."""
 WIDEST_NAME = 40
+
+BELOW = 6
+"""Columns before what stands under a row, and behind its stem: the margin, and what attempts are set in by."""
 
 _ORDER = ("success", "failed", "cancelled", "interrupted", "running", "scheduled", "skipped", "none")
 """In which order counts are told."""
@@ -94,6 +105,7 @@ def tree_lines(
     tracebacks: int = 0,
     now: datetime | None = None,
     driven: bool = True,
+    hint: str = "",
 ) -> list[str]:
     """A run and everything below it, a line each; the first is that of the run itself.
 
@@ -113,8 +125,9 @@ def tree_lines(
         tracebacks: so many last lines of each failed task's traceback; -1 is all.
         now: the time, for what is under way.
         driven: False if nobody drives the run: what seems to run was cut off then.
+        hint: how to see what is folded.
     """
-    return _Tree(load, style, columns, attempts, items, depth, logs, values, tracebacks, now, driven).lines(run)
+    return _Tree(load, style, columns, attempts, items, depth, logs, values, tracebacks, now, driven, hint).lines(run)
 
 
 def run_summary(run: WorkflowRun, style: Style, columns: int = 100, *, load: Loader | None = None) -> list[str]:
@@ -220,7 +233,7 @@ def _failures(run: WorkflowRun, load: Loader | None) -> list[tuple[str, TaskInst
                 seen.add(child)
                 try:
                     below = load(child)
-                except StoreError:
+                except NOT_THERE:
                     below = None
                 if below is not None and any(_is_bad(one) for one in below.tasks.values()):
                     deeper.append((f"{prefix}{task_id}.", below))
@@ -261,6 +274,7 @@ class _Tree:
         tracebacks: int,
         now: datetime | None,
         driven: bool,
+        hint: str,
     ) -> None:
         self._load = load
         self._style = style
@@ -273,9 +287,10 @@ class _Tree:
         self._tracebacks = tracebacks
         self._now = now
         self._driven = driven
+        self._hint = style.paint(f"  {hint}", "dim") if hint else ""
         self._rows: list[_Row] = []
         self._attempts: dict[str, dict[str, list[Attempt]]] = {}
-        self._shown_errors: set[str] = set()
+        self._shown_frames: set[str] = set()
         fit = style.fitting
         self._dots = fit("…", "...")
         self._fork, self._last, self._bar = fit("├─ ", "|- "), fit("└─ ", "`- "), fit("│  ", "|  ")
@@ -310,7 +325,7 @@ class _Tree:
         wholes, plain = _sorted_out(run)
         graph = run.graph
         entries: list[_Entry] = []
-        shown, hidden = self._chosen(list(plain.values()), None if self._items is None else MOST_TASKS)
+        shown, hidden = self._chosen(list(plain.values()), self._most_of(plain))
         keep = {task.task_id for task in shown} if hidden else plain.keys()
         for task_id, task in plain.items():
             if task_id in keep:
@@ -318,6 +333,13 @@ class _Tree:
         if hidden:
             entries.append(self._folded(hidden, "task"))
         return _Level(entries, stem, indents, depth, run.id)
+
+    def _most_of(self, tasks: Mapping[str, TaskInstance]) -> int | None:
+        """How many tasks of one run are shown: all, or else what went wrong or is under way, and a few more."""
+        if self._items is None or len(tasks) <= max(MOST_TASKS, self._items):
+            return None
+        matter = sum(_WEIGHT.get(self._state(task), 9) <= _WEIGHT["cancelled"] for task in tasks.values())
+        return max(self._items, FEW_TASKS, min(matter, MOST_TASKS))
 
     def _item_level(self, entry: _Entry, level: _Level, stem: str) -> _Level:
         most = self._items
@@ -339,7 +361,7 @@ class _Tree:
 
     def _folded(self, tasks: list[TaskInstance], what: str) -> _Entry:
         counts = counts_text(map(self._state, tasks), self._style)
-        return _Entry(None, f"{self._dots} {len(tasks):,} more {what if len(tasks) == 1 else what + 's'}: {counts}")
+        return _Entry(None, f"{self._dots} {len(tasks):,} more {what if len(tasks) == 1 else what + 's'}: {counts}{self._hint}")
 
     def _show(self, entry: _Entry, level: _Level, open_runs: set[str]) -> _Level | None:
         """Write one entry; gives the level below it, if there is one to open."""
@@ -347,7 +369,7 @@ class _Tree:
         stem = level.stem + (self._last if is_last else self._fork)
         stem_below = level.stem + ("   " if is_last else self._bar)
         indents = level.indents + 1
-        if indents > MOST_INDENTS:
+        if indents > min(MOST_INDENTS, self._columns // 8):
             stem, stem_below = f"{level.stem}{indents}{self._dots} ", level.stem
         task = entry.task
         if task is None:
@@ -359,11 +381,11 @@ class _Tree:
         below = self._item_level(entry, level, stem_below) if entry.items else inside
         row.span = self._span(task)
         remarks = [*self._remarks(entry, task, level.run_id), why_not]
-        if self._reason_counts(entry, task, below):
+        if task.reason and task.state is not ExecutionState.SUCCESS and not self._is_told_below(task, below):
             remarks.append(self._style.state(row.state, _reason(task)))
         row.remark = ", ".join(filter(None, remarks))
-        row.below = self._details(task, level.run_id, below is not None)
         row.stem_below += self._bar if below is not None else "   "
+        row.below = self._details(task, row, level.run_id, below is not None)
         return below
 
     def _inside(
@@ -380,7 +402,7 @@ class _Tree:
             return None, f"subflow, run {safe(child)}"
         try:
             run = self._load(child)
-        except StoreError as error:
+        except NOT_THERE as error:
             return None, f"its run cannot be shown: {safe(' '.join(str(error).split()))}"
         open_runs.add(child)
         return self._level(run, stem, indents, level.depth + 1), ""
@@ -412,7 +434,7 @@ class _Tree:
             told.append(f"{counted(len(entry.items), 'item')}: {counts}")
         elif entry.node is not None and entry.node.map_over is not None and task.input_json in (0, []):
             told.append("no items")
-        number = len(self._attempts_in(run_id).get(task.task_id, ())) or (task.try_number + 1 + task.interruptions)
+        number = len(self._attempts_in(run_id).get(task.task_id, ())) or task.try_number + 1
         if number > 1 and not entry.items:
             told.append(counted(number, "attempt"))
         if task.interruptions:
@@ -425,81 +447,95 @@ class _Tree:
 
     def _waiting(self, entry: _Entry, task: TaskInstance) -> list[str]:
         if task.next_attempt_at is not None:
-            told = f"next attempt at {task.next_attempt_at:%H:%M:%S}"
             left = between(self._now, task.next_attempt_at)
-            return [f"{told} (in {span_text(left)})" if left is not None and left > 0 else told]
+            is_ahead = left is not None and left > 0
+            return [f"again in {span_text(left)}" if is_ahead else f"again at {task.next_attempt_at:%H:%M:%S} UTC"]
         if entry.waits_for:
             names = ", ".join(safe(name) for name in entry.waits_for[:3])
             more = len(entry.waits_for) - 3
             return [self._style.paint(f"waits for {names}{f' and {more:,} more' if more > 0 else ''}", "dim")]
         return []
 
-    def _reason_counts(self, entry: _Entry, task: TaskInstance, below: _Level | None) -> bool:
-        """Whether its own reason says anything that is not to be seen below it."""
-        if not task.reason or task.state is ExecutionState.SUCCESS:
-            return False
-        return not (entry.items and below is not None and any(one.task is not None for one in below.entries))
+    def _is_told_below(self, task: TaskInstance, below: _Level | None) -> bool:
+        """Whether what it failed by is to be seen in the lines under it."""
+        shown = [] if below is None or not _is_bad(task) else below.entries
+        return any(entry.task is not None and _is_bad(entry.task) for entry in shown)
 
     # --- what stands under a line ---
 
-    def _details(self, task: TaskInstance, run_id: str, is_opened: bool) -> list[str]:
+    def _details(self, task: TaskInstance, row: _Row, run_id: str, is_opened: bool) -> list[str]:
         below: list[str] = []
         if self._values and task.state is ExecutionState.SUCCESS and task.output is not None:
-            below.append(f"{self._style.paint('returned', 'dim')} {self._value(task)}")
+            text = safe(value_text(masked(task.task_id, task.output), max(300, 3 * self._columns)))
+            below += self._broken(f"returned {text}", row)
         if self._logs:
-            below += self._log_lines(task, run_id)
+            below += self._log_lines(task, row, run_id)
         if self._tracebacks and task.state is ExecutionState.FAILED and task.error and not is_opened:
-            below += self._traceback(task.error)
+            below += self._traceback(task.error, row)
         return below
 
-    def _value(self, task: TaskInstance) -> str:
-        return safe(value_text(masked(task.task_id, task.output), max(300, 3 * self._columns)))
+    def _broken(self, text: str, row: _Row, *names: str, most: int = MOST_LINES) -> list[str]:
+        """A text in lines as wide as there is room under a row, and no more than a few."""
+        room = max(30, self._columns - width_of(row.stem_below) - BELOW)
+        lines: list[str] = []
+        while width_of(text) > room and len(lines) < most - 1:
+            line = cut(text, room, "")
+            space = line.rfind(" ", len(line) * 2 // 3)
+            line = line[: space + 1] if space > 0 and most > 1 else line
+            lines.append(line.rstrip())
+            text = text[len(line) :]
+        return [self._style.paint(line, *names) for line in [*lines, cut(text, room, self._dots)]]
 
-    def _traceback(self, error: str) -> list[str]:
-        style = self._style
-        if error in self._shown_errors:
-            return [style.paint("the same traceback as above", "dim")]
-        self._shown_errors.add(error)
+    def _traceback(self, error: str, row: _Row) -> list[str]:
         listed = safe_lines(error)
-        if self._tracebacks < 0 or len(listed) <= self._tracebacks:
-            return [style.paint(line, "red") for line in listed]
-        left_out = style.paint(f"{self._dots} {counted(len(listed) - self._tracebacks, 'line')} of the traceback above", "dim")
-        return [left_out, *(style.paint(line, "red") for line in listed[-self._tracebacks :])]
+        if self._tracebacks < 0:
+            return [self._style.paint(line, "red") for line in listed]
+        # That of a hundred items is told once: what is different in them is their messages, which are in their lines.
+        frames = "\n".join(line for line in listed if line.startswith("  ")) or error
+        if frames in self._shown_frames or len(self._shown_frames) == MOST_TRACEBACKS:
+            return []
+        self._shown_frames.add(frames)
+        *above, last = listed[-self._tracebacks :] or [""]
+        left_out = len(listed) - len(above) - 1
+        words = f"{self._dots} {counted(left_out, 'line')} of the traceback above"
+        told = [self._style.paint(words, "dim")] if left_out else []
+        told += [line for code in above for line in self._broken(code, row, "red", most=1)]
+        return told + self._broken(last, row, "red")
 
-    def _log_lines(self, task: TaskInstance, run_id: str) -> list[str]:
+    def _log_lines(self, task: TaskInstance, row: _Row, run_id: str) -> list[str]:
         tried = self._attempts_in(run_id).get(task.task_id, [])
         if len(tried) < 2:
-            return self._entries(task.logs or [entry for attempt in tried for entry in attempt.logs])
+            return self._entries(task.logs or [entry for attempt in tried for entry in attempt.logs], row)
         style, told = self._style, list[str]()
         if len(tried) > MOST_ATTEMPTS:
             told.append(style.paint(f"{self._dots} {len(tried) - MOST_ATTEMPTS:,} earlier attempts", "dim"))
         for attempt in tried[-MOST_ATTEMPTS:]:
             result = attempt.result.value
-            parts = [f"attempt {attempt.number:,}", style.state(result)]
             seconds = between(attempt.start_date, attempt.end_date)
-            parts += [span_text(seconds)] * (seconds is not None)
+            parts = [f"attempt {attempt.number:,}", result, *([span_text(seconds)] * (seconds is not None))]
             if attempt.reason and result != "success":
                 parts.append(safe(" ".join(attempt.reason.split())))
-            told.append(f"{style.sign(result)} {'  '.join(parts)}")
-            told += [f"  {line}" for line in self._entries(attempt.logs)]
+            first, *more = self._broken("  ".join(parts), row, most=2)
+            told += [f"{style.sign(result)} {first}", *(f"  {line}" for line in more)]
+            told += [f"  {line}" for line in self._entries(attempt.logs, row)]
         return told
 
-    def _entries(self, logs: Iterable[LogEntry]) -> list[str]:
+    def _entries(self, logs: Iterable[LogEntry], row: _Row) -> list[str]:
         listed = list(logs)
         told: list[str] = []
         if len(listed) > MOST_LOG_LINES:
             told.append(self._style.paint(f"{self._dots} {len(listed) - MOST_LOG_LINES:,} earlier lines", "dim"))
         for entry in listed[-MOST_LOG_LINES:]:
-            colour = "red" if entry.level >= logging.ERROR else "yellow" if entry.level >= logging.WARNING else "dim"
-            name = logging.getLevelName(entry.level)
-            told.append(f"{entry.at:%H:%M:%S} {self._style.paint(name.lower(), colour)} {safe(entry.message)}")
+            colour = ("red",) if entry.level >= logging.ERROR else ("yellow",) if entry.level >= logging.WARNING else ()
+            name = logging.getLevelName(entry.level).lower()
+            told += self._broken(f"{entry.at:%H:%M:%S} {name} {safe(entry.message)}", row, *colour)
         return told
 
     # --- as text ---
 
     def _written(self) -> list[str]:
         named = [width_of(row.stem) + width_of(row.name) for row in self._rows if row.name]
-        widest = min(max(named, default=0), max(WIDEST_NAME, self._columns * 4 // 10))
+        widest = min(max(named, default=0), max(WIDEST_NAME, min(100, self._columns) * 4 // 10))
         states = max((width_of(row.state) for row in self._rows if row.name and row.state != "success"), default=0)
         spans = max((width_of(row.span) for row in self._rows), default=0)
         told: list[str] = []

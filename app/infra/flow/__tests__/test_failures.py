@@ -1,0 +1,143 @@
+"""How commands end that could not do what they were asked: codes for programs, a line or two for people."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from .. import (
+    DefinitionError,
+    GraphChangedError,
+    OwnershipLostError,
+    RunActiveError,
+    RunFailedError,
+    RunNotFoundError,
+    RunOwnedError,
+    StoreBusyError,
+    StoredValueError,
+    StoreFormatError,
+    UnknownTaskError,
+    UnregisteredTypeError,
+    UnstorableValueError,
+)
+from ..tools.failures import Refusal, guarded
+from .command_line import PIPELINE, CommandLine, command_line, started
+
+__all__ = ["command_line"]
+
+
+def ends(error: BaseException, traceback: bool = False) -> int:
+    def command(_: argparse.Namespace) -> int:
+        raise error
+
+    return guarded(command, argparse.Namespace(traceback=traceback))
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refusal("no"), 2),
+        (Refusal("well", 0), 0),
+        (RunNotFoundError("a"), 2),
+        (UnknownTaskError("Run 'a'", "b"), 2),
+        (DefinitionError("c"), 2),
+        (UnstorableValueError("params", "set", "no"), 2),
+        (GraphChangedError("a", "f", added=["t"]), 2),
+        (FileNotFoundError(2, "No such file", "out.html"), 2),
+        (StoreBusyError("store", 3.0), 3),
+        (StoreFormatError("store", "it is a picture"), 3),
+        (RunOwnedError("a", "process 1 on host"), 3),
+        (OwnershipLostError("a"), 3),
+        (RunActiveError("a", "retry a task of"), 3),
+        (StoredValueError("it ends early"), 3),
+        (UnregisteredTypeError("Order"), 3),
+        (KeyboardInterrupt(), 130),
+        (ZeroDivisionError("division by zero"), 1),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else str(value),
+)
+def test_each_kind_of_trouble_has_its_exit_code(error: BaseException, code: int) -> None:
+    assert ends(error) == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Refusal("one\ntwo"),
+        RunFailedError("a", "f", "failed", {str(number): "why" for number in range(50)}),
+        ZeroDivisionError("x" * 10_000),
+        FileNotFoundError(2, "No such file", "out.html"),
+        RunOwnedError("a", "process 1 on host"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_said_takes_two_lines_at_most(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    ends(error)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert 1 <= len(shown.err.splitlines()) <= 2
+    assert len(shown.err) < 800
+
+
+def test_who_drives_a_run_is_named_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    ends(RunOwnedError("monday", "process 7 on host"))
+    assert capsys.readouterr().err == (
+        "Run 'monday' is being driven by process 7 on host. Wait for it to end, or end that process: a dead one's run is free.\n"
+    )
+
+
+def test_a_changed_graph_is_told_with_the_option_that_takes_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+    ends(GraphChangedError("monday", "f", added=["t"]))
+    said = capsys.readouterr().err
+    assert "--adopt-graph" in said
+    assert "adopt_graph" not in said
+
+
+@pytest.mark.parametrize(
+    "error", [Refusal("\x1b[31mred"), ValueError("\x1b[31mred"), RunOwnedError("\x1b[31mred"), OSError("\x1b[31mred")]
+)
+def test_what_is_said_cannot_steer_a_terminal(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    ends(error, traceback=True)
+    said = capsys.readouterr().err
+    assert "red" in said
+    assert "\x1b" not in said
+
+
+def test_the_traceback_is_shown_when_it_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    ends(ValueError("why"))
+    assert "Traceback" not in capsys.readouterr().err
+    ends(ValueError("why"), traceback=True)
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_the_option_may_stand_before_the_command_and_behind_it(command_line: CommandLine) -> None:
+    command_line.write("broken.py", "import absent_library\n")
+    for words in (("--traceback", "run", "broken.py:flow"), ("run", "broken.py:flow", "--traceback")):
+        ended = command_line(*words)
+        assert ended.code == 2
+        assert "Traceback (most recent call last)" in ended.err
+        assert "No module named 'absent_library'" in ended.err
+    assert "Traceback" not in command_line("run", "broken.py:flow").err
+
+
+def test_who_stops_reading_the_result_of_a_run_does_not_change_how_it_ended(command_line: CommandLine) -> None:
+    """Two processes: `night-batch run ... | true`."""
+    command_line.write("pipeline.py", PIPELINE)
+    with started("run", "pipeline.py:flow", "--json", "--quiet", folder=command_line.folder) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(60) == 1
+    assert "BrokenPipe" not in said
+    assert "Traceback" not in said
+
+
+def test_who_stops_reading_what_a_command_shows_ends_it_quietly(command_line: CommandLine) -> None:
+    with started("completion", "bash", folder=command_line.folder) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
