@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,14 @@ def program() -> str:
     door = Path(__file__).parent.parent / "__main__.py"
     if not sys.argv or sys.argv[0] != str(door):
         return "night-batch"
-    return f"{shlex.quote(sys.orig_argv[0] if sys.orig_argv else sys.executable)} -m {package}"
+    return f"{shlex.quote(_python(sys.orig_argv[0] if sys.orig_argv else sys.executable))} -m {package}"
+
+
+def _python(called: str) -> str:
+    """How to call this interpreter: as it was called, but without a folder that only a launcher of versions put before it."""
+    path = Path(called)
+    is_from_launcher = path.is_absolute() and sys.prefix == sys.base_prefix and shutil.which(path.name) is not None
+    return path.name if is_from_launcher else called
 
 
 def to_type(command: str, *words: str, store: str | os.PathLike[str] | None = None) -> str:
