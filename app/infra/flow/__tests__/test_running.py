@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskType, WorkflowRun
+from .. import AsyncFlow, Context, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskRecord, TaskType, WorkflowRun
 from ..tools.failures import Refusal
 from ..tools.running import first_to_repeat, given_params, set_back
 from .attempts import until
@@ -404,7 +404,12 @@ def test_many_tasks_that_failed_are_set_back_as_one_by_one_but_the_run_is_read_o
     flow.run(run_id="monday")
     reads: list[str] = []
     read_tasks = flow.store.read_tasks
-    monkeypatch.setattr(flow.store, "read_tasks", lambda run_id: reads.append(run_id) or read_tasks(run_id))
+
+    def counted(run_id: str) -> list[TaskRecord]:
+        reads.append(run_id)
+        return read_tasks(run_id)
+
+    monkeypatch.setattr(flow.store, "read_tasks", counted)
     assert set_back(flow, "monday") == [f"t{number}" for number in range(50)]
     assert len(reads) <= 4
     assert len([note for note in flow.store.read_notes("monday") if note.kind == "reset"]) == 50
