@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskType, WorkflowRun
+from .. import AsyncFlow, Context, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskRecord, TaskType, WorkflowRun
 from ..tools.failures import Refusal
-from ..tools.running import first_to_repeat, given_params
+from ..tools.running import first_to_repeat, given_params, set_back
 from .attempts import until
 from .command_line import PACKAGE, PIPELINE, SLEEPER, CommandLine, called, command_line, started
 
@@ -386,6 +386,37 @@ def test_a_chain_of_10_000_cancelled_tasks_is_set_back_by_its_first() -> None:
     graph = {f"t{number}": GraphNode(f"t{number}", depends_on=(f"t{number - 1}",) if number else ()) for number in range(10_000)}
     run = WorkflowRun("r", "f", tasks=tasks(dict.fromkeys(graph, "cancelled")))
     assert first_to_repeat(run, graph) == ["t0"]
+
+
+def test_many_tasks_that_failed_are_set_back_as_one_by_one_but_the_run_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide run of which all failed must not cost the square of its width."""
+    flow = AsyncFlow("wide")
+    mended = False
+
+    def task(ctx: Context) -> int:
+        if not mended:
+            raise ValueError("no")
+        return 1
+
+    for number in range(50):
+        flow.add_task_definition(f"t{number}", task)
+    flow.add_task_definition("join", lambda ctx: "joined", dependencies=[f"t{number}" for number in range(50)])
+    flow.run(run_id="monday")
+    reads: list[str] = []
+    read_tasks = flow.store.read_tasks
+
+    def counted(run_id: str) -> list[TaskRecord]:
+        reads.append(run_id)
+        return read_tasks(run_id)
+
+    monkeypatch.setattr(flow.store, "read_tasks", counted)
+    assert set_back(flow, "monday") == [f"t{number}" for number in range(50)]
+    assert len(reads) <= 4
+    assert len([note for note in flow.store.read_notes("monday") if note.kind == "reset"]) == 50
+    mended = True
+    assert flow.run(run_id="monday").state == "success"
+    with pytest.raises(Refusal, match="no task failed or was cancelled"):
+        set_back(flow, "monday")
 
 
 # --- cancel ---

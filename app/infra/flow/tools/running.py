@@ -37,7 +37,7 @@ def run_command(options: argparse.Namespace) -> int:
         before = store.read_run(options.run_id) if options.run_id is not None and store.exists(options.run_id) else None
         run_id = flow.init_run(params, run_id=options.run_id)
         if before is not None:
-            _tell_of_before(store, before, params)
+            _tell_of_before(store, before, params, options.quiet)
         elif isinstance(store, MemoryStore):
             note("Nothing of this run is kept: the flow's store is in memory. Keep it with --store PATH.")
         _remember(flow, run_id, options.target)
@@ -174,9 +174,11 @@ def _remember(flow: AsyncFlow, run_id: str, target: str) -> None:
         remember(entry)
 
 
-def _tell_of_before(store: Store, before: RunRecord, params: Mapping[str, Any] | None) -> None:
+def _tell_of_before(store: Store, before: RunRecord, params: Mapping[str, Any] | None, quiet: bool) -> None:
     """Say what there was of a run before this command."""
-    if ExecutionState.is_terminal(before.state):
+    if quiet:
+        pass  # cron mails what is said, and calls again what is done
+    elif ExecutionState.is_terminal(before.state):
         note(f"Run {before.id!r} {_has(before.state)} already; this is its result. Another --run-id makes a new run.")
     elif before.started is not None and store.owner_of(before.id) is None:
         note(f"Run {before.id!r} is not finished; it goes on where it stood.")
@@ -314,8 +316,7 @@ def set_back(flow: AsyncFlow, run_id: str, adopt_graph: bool = False) -> list[st
         found = [task_id for task_id in found if task_id not in again]
         if not found:
             break
-        for task_id in found:
-            flow.manual_retry(run_id, task_id, reset_downstream=True, adopt_graph=adopt_graph)
+        flow.manual_retry(run_id, found, reset_downstream=True, adopt_graph=adopt_graph)
         again.extend(found)
     if not again:
         raise Refusal(
