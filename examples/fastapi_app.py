@@ -19,7 +19,17 @@ from fastapi import FastAPI, Header, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from app.infra.flow import AsyncFlow, Context, FlowError, RunHandle, RunNotFoundError, SQLiteStore, TaskEvent, WorkflowRun
+from app.infra.flow import (
+    AsyncFlow,
+    Context,
+    DefinitionError,
+    FlowError,
+    RunHandle,
+    RunNotFoundError,
+    SQLiteStore,
+    TaskEvent,
+    WorkflowRun,
+)
 
 flow = AsyncFlow("import", SQLiteStore(os.environ.get("IMPORT_DB", "workflows.db")), pools={"site": 2})
 
@@ -68,7 +78,10 @@ class NewRun(BaseModel):
 @app.post("/runs", status_code=202)
 async def start(new: NewRun, idempotency_key: str | None = Header(None)) -> dict[str, str]:
     """Start a run, and answer when it is in the store. The same key again means the same run."""
-    handle = follow(idempotency_key, {"pages": new.pages, "pause": new.pause})
+    try:
+        handle = follow(idempotency_key, {"pages": new.pages, "pause": new.pause})
+    except DefinitionError as error:  # a key that can be no run's id
+        raise HTTPException(422, str(error)) from None
     return {"run_id": await handle.made()}
 
 
@@ -117,8 +130,8 @@ async def messages(handle: RunHandle, run: WorkflowRun) -> AsyncIterator[str]:
             if event is None:
                 break
             task = {"task": event.task_id, "attempt": event.attempt_number} if isinstance(event, TaskEvent) else {}
-            reason = {"reason": event.reason} if hasattr(event, "reason") else {}
-            yield message(type(event).__name__, {"run": event.run_id, "at": event.at.isoformat(), **task, **reason})
+            told_why = {"reason": reason} if (reason := getattr(event, "reason", None)) else {}
+            yield message(type(event).__name__, {"run": event.run_id, "at": event.at.isoformat(), **task, **told_why})
         yield message("ended", state_of(await handle))
     except FlowError as error:  # another process drives it; or this one is being stopped, and the next will continue
         yield message("gone", {"why": str(error)})

@@ -104,14 +104,15 @@ class Spans:
             run.add_event("task reset", {"night_batch.task_id": event.task_id}, _nanoseconds(event))
         elif isinstance(event, TaskInterrupted) and place not in self._attempts:
             # The attempt was made by a process that has died, and its span with it.
-            about = {"night_batch.task_id": event.task_id, "night_batch.attempt": event.attempt_number}
+            about: dict[str, str | int] = {"night_batch.task_id": event.task_id, "night_batch.attempt": event.attempt_number}
             run.add_event("task interrupted", about, _nanoseconds(event))
         else:
             state = _STATES.get(type(event), "success")
             if place in self._attempts:
                 _end(self._attempts.pop(place), event, state, reason)
             if not isinstance(event, (TaskRetryScheduled, TaskInterrupted)):  # then the task goes on
-                _end(self._tasks.pop(place, None) or self._begin_task(event, run), event, state, reason)
+                _end(self._tasks.get(place) or self._begin_task(event, run), event, state, reason)
+                del self._tasks[place]
 
     def _begin_attempt(self, event: TaskStarted, run: Span) -> None:
         place = event.run_id, event.task_id

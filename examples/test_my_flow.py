@@ -41,7 +41,8 @@ def clean(ctx: Context, fetch: list[dict[str, float]]) -> list[float]:
 
 @flow.task(depends_on=[clean])
 def average(ctx: Context, clean: list[float]) -> float:
-    return round(sum(clean) / len(clean), ctx.params.get("digits", 2))
+    digits: int = ctx.params.get("digits", 2)
+    return round(sum(clean) / len(clean), digits)
 
 
 @flow.task(depends_on=[average], trigger_rule="all_done")

@@ -2,8 +2,8 @@
 
     python -m examples.cron.nightly
 
-It waits for a file of orders, adds them up and writes a report. Beside it stand `crontab` and the unit files. However it ends, the
-next call goes on with what is unfinished: after a crash, a reboot or a stop, nothing that was done is done again.
+It waits for a file of orders, adds them up and writes a report. Beside it stand `crontab` and the unit files. However it ends,
+the next call goes on with what is unfinished: after a crash, a reboot or a stop, nothing that was done is done again.
 
 Exit codes, those of the command line too: 0 done; 1 a task failed; 3 the runs cannot be read or written, or another process is at
 it; 130 and 143 stopped by Ctrl-C and SIGTERM.
@@ -28,7 +28,7 @@ flow = AsyncFlow("nightly", SQLiteStore(DATABASE))
 @flow.task(timeout=4 * 3600)
 async def wait_for_orders(ctx: Context) -> str:
     orders = FOLDER / f"orders-{ctx.params['day']}.json"
-    while not orders.exists():
+    while not orders.exists():  # noqa: ASYNC110 - nobody says when it comes
         await asyncio.sleep(0.2)
     return str(orders)
 

@@ -19,6 +19,8 @@ WAY_OUT = "around"
 """The one room of the engine that leads to the tools."""
 TARGETS = "tools/targets"
 """Loads the program that somebody names on the command line."""
+SHOWING_TEXT = ("tools/trees", "tools/terminal")
+"""What the helpers for tests show a run with, where an assertion does not hold."""
 PURE = frozenset(
     {
         "agenda",
@@ -171,6 +173,14 @@ def tools_stand_on_the_public_api_alone(tree: Tree) -> Iterator[str]:
                     yield f"{room}:{found.line} imports {found.room}"
 
 
+def helpers_for_tests_know_of_the_tools_how_a_run_is_shown_alone(tree: Tree) -> Iterator[str]:
+    for room, imports in tree.imports.items():
+        if room.startswith("testing/"):
+            for found in imports:
+                if found.room is not None and found.room.startswith("tools/") and found.room not in SHOWING_TEXT:
+                    yield f"{room}:{found.line} imports {found.room}"
+
+
 def the_engine_knows_nothing_that_stands_around_it(tree: Tree) -> Iterator[str]:
     for room in [*tree.engine(), *({FACE} & tree.rooms.keys())]:
         for found in tree.imports[room]:
@@ -270,6 +280,7 @@ RULES: list[Rule] = [
     executors_know_no_flow_and_no_store,
     nobody_imports_the_face,
     tools_stand_on_the_public_api_alone,
+    helpers_for_tests_know_of_the_tools_how_a_run_is_shown_alone,
     the_engine_knows_nothing_that_stands_around_it,
     there_are_no_import_circles,
     imports_stand_at_the_top,
@@ -364,6 +375,12 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
         "tools/cli.py",
         "from .. import _hidden",
         "tools/cli:1 imports _hidden, which is not in __all__",
+    ),
+    (
+        helpers_for_tests_know_of_the_tools_how_a_run_is_shown_alone,
+        "testing/contract.py",
+        "from ..tools.page import show",
+        "testing/contract:1 imports tools/page",
     ),
     (the_engine_knows_nothing_that_stands_around_it, "flow.py", "from .tools.page import show", "flow:1 imports tools/page"),
     (

@@ -17,6 +17,15 @@ if not EXPECTED.is_dir():
     pytest.skip("this folder was copied into another tree, without the examples", allow_module_level=True)
 
 NAMES = sorted(path.stem for path in EXPECTED.glob("*.txt"))
+TESTED_APART = {
+    "cron": "test_examples_cron",
+    "fastapi_app": "test_examples_fastapi",
+    "notebook": "test_examples_notebook",
+    "opentelemetry_spans": "test_examples_opentelemetry",
+    "source_audit": "test_source_audit",
+    "test_my_flow": "test_examples",
+}
+"""Those in other people's programs have tests of their own, and so has the audit."""
 
 
 def run_example(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -42,6 +51,37 @@ def test_an_example_prints_what_stands_beside_it_each_time_it_runs(name: str, tm
 
 
 def test_every_example_is_tested() -> None:
-    """No example stands in the folder without an expected output; the audit and the orders have tests of their own."""
-    programs = {path.stem for path in EXAMPLES.glob("*.py")}
-    assert programs - {"__init__", "source_audit", "orders"} == set(NAMES)
+    """No example stands in the folder without an expected output, or tests of its own."""
+    programs = {path.stem for path in EXAMPLES.iterdir() if path.suffix in (".py", ".ipynb") or (path / "__init__.py").is_file()}
+    # `orders` is what a new user walks through, which is a test of its own.
+    assert programs - {"__init__", "orders"} == {*NAMES, *TESTED_APART}
+    assert all((Path(__file__).parent / f"{tests}.py").is_file() for tests in TESTED_APART.values())
+
+
+def test_the_example_of_tests_passes_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    tests = EXAMPLES / "test_my_flow.py"
+    ran = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-c",
+            os.devnull,
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:asyncio",
+            "-W",
+            "error",
+            str(tests),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout
+    assert f"{tests.read_text().count(chr(10) + 'def test_')} passed" in ran.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from .. import SQLiteStore
+from .. import Attempt, SQLiteStore
 from .attempts import until
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -64,7 +64,7 @@ class Job:
             return False
         return any(attempt.result == "running" for attempt in self.attempts("wait_for_orders"))
 
-    def attempts(self, task_id: str) -> list[object]:
+    def attempts(self, task_id: str) -> list[Attempt]:
         with SQLiteStore(self.folder / "nightly.db") as store:
             return list(store.list_attempts(f"nightly-{DAY}", task_id)) if store.list_runs() else []
 

@@ -58,19 +58,19 @@ class Service:
         return True
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.address + path, timeout=20) as answer:
+        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
             return json.load(answer)
 
     def start(self, **headers: str) -> str:
         body = json.dumps({"pages": 4, "pause": 0.2}).encode()
         request = urllib.request.Request(self.address + "/runs", body, {"Content-Type": "application/json", **headers})
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 202
             run_id: str = json.load(answer)["run_id"]
             return run_id
 
     def events(self, run_id: str) -> Iterator[Message]:
-        with urllib.request.urlopen(f"{self.address}/runs/{run_id}/events", timeout=20) as stream:
+        with urllib.request.urlopen(f"{self.address}/runs/{run_id}/events", timeout=60) as stream:
             assert stream.headers["Content-Type"].startswith("text/event-stream")
             kind = ""
             for line in stream:
@@ -82,7 +82,7 @@ class Service:
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self._log.close()
         return code
 
@@ -110,6 +110,8 @@ def test_a_run_is_started_by_a_request_and_followed_to_its_end(tmp_path: Path) -
         assert serving.get("/runs/monday")["tasks"]["total"]["state"] == "success"
         late = list(serving.events(run_id))  # of a run that has ended
         assert [kind for kind, _ in late] == ["stands", "ended"]
+        with pytest.raises(urllib.error.HTTPError, match="422"):
+            serving.start(**{"Idempotency-Key": "k" * 501})
         for path in ("/runs/nothing", "/runs/nothing/events"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 serving.get(path)
@@ -118,10 +120,9 @@ def test_a_run_is_started_by_a_request_and_followed_to_its_end(tmp_path: Path) -
 def test_a_service_that_is_killed_goes_on_with_its_runs_when_it_is_started_again(tmp_path: Path) -> None:
     with service(tmp_path) as first:
         run_id = first.start()
-        for kind, data in first.events(run_id):
-            if kind == "TaskSucceeded" and data["task"].startswith("fetch["):
-                done = data["task"]
-                break
+        done: str = next(
+            data["task"] for kind, data in first.events(run_id) if kind == "TaskSucceeded" and data["task"].startswith("fetch[")
+        )
         assert first.end(signal.SIGKILL) == -signal.SIGKILL
     with service(tmp_path) as second:
         told = list(second.events(run_id))

@@ -558,7 +558,6 @@ def test_an_assertion_that_does_not_hold_says_what_is_and_shows_the_run(check: o
         assert says in sentence
         assert "orders" in tree and all(name in tree for name in ("extract", "transform", "load"))
         assert "\x1b" not in str(caught.value)
-    assert check is not None
 
 
 def test_assertions_that_hold_say_nothing() -> None:
