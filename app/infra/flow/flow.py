@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .cancellation import within
 from .clock import Clock, SystemClock
@@ -405,7 +405,9 @@ class AsyncFlow(Drawn, Declared):
 
     # --- retrying ---
 
-    def manual_retry(self, run_id: str, task_id: str, reset_downstream: bool = False, *, adopt_graph: bool = False) -> None:
+    def manual_retry(
+        self, run_id: str, task_id: str | Sequence[str], reset_downstream: bool = False, *, adopt_graph: bool = False
+    ) -> None:
         """Set a task back so that the next `run_until_complete` runs it again. Its attempts stay in the history.
 
         Without `reset_downstream`, all else stays as it is: what was skipped because of the task stays skipped, too.
@@ -414,7 +416,7 @@ class AsyncFlow(Drawn, Declared):
             run_id: the run.
             task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up. `"parse[3]"` is an item
                 of a map, which keeps its other items. A mapped task that did not succeed is set back with the items that
-                did not; one that did, with all of them.
+                did not; one that did, with all of them. A list of ids is as many calls, one after the other, in one go.
             reset_downstream: set back everything downstream of it as well.
             adopt_graph: as for `run_until_complete`.
 
@@ -426,7 +428,8 @@ class AsyncFlow(Drawn, Declared):
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
         self.validate()
-        self._runs(run_id).set_back(run_id, task_id, reset_downstream, adopt_graph)
+        task_ids = task_id if isinstance(task_id, (list, tuple)) else [cast("str", task_id)]
+        self._runs(run_id).set_back(run_id, task_ids, reset_downstream, adopt_graph)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
         if self._key(run_id) in _DRIVES:

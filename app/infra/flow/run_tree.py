@@ -77,7 +77,7 @@ class RunTree:
             self._store.commit(self._adopted.changes)
         return found
 
-    def reset(self, root: LiveRun, path: str, downstream: bool, release: bool) -> list[Event]:
+    def reset(self, root: LiveRun, path: str, downstream: bool, release: bool, flush: bool = True) -> list[Event]:
         """Set back the task that a dotted path leads to, and all that must follow, and commit it.
 
         In each run on the way down, the subflow's task is set back as well, but goes on with the run it has, to carry the new
@@ -88,6 +88,7 @@ class RunTree:
             path: ids joined by dots.
             downstream: whether all that depends on the task is set back, too.
             release: whether to give up the lease.
+            flush: whether it is to be on the disk when this returns; not so where another reset follows at once.
 
         Returns:
             What is to be told.
@@ -119,7 +120,7 @@ class RunTree:
         for outer, record in reversed(way):
             self._reset(step, outer, record.task_id, downstream, goes_on=True)
         step.changes.lease = self._lease
-        step.changes.flush, step.changes.release = True, release
+        step.changes.flush, step.changes.release = flush, release
         self._store.commit(step.changes)
         self._adopted = Step()
         return step.events

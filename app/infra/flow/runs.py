@@ -5,7 +5,7 @@ Knows the rooms that do so, and which one comes when; must not know how a flow i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -144,14 +144,17 @@ class Runs:
             await worker.do(session.end)
             raise
 
-    def set_back(self, run_id: str, task_id: str, downstream: bool, adopt_graph: bool) -> None:
-        """See `AsyncFlow.manual_retry`."""
+    def set_back(self, run_id: str, task_ids: Sequence[str], downstream: bool, adopt_graph: bool) -> None:
+        """See `AsyncFlow.manual_retry`. Each is a step of its own, as if it had been asked for alone; the run is read once."""
         told: list[Event] = []
         try:
             with claimed(self._store, run_id) as lease:
                 told += heed_asks(self._store, self._clock, lease)
                 tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
-                told += tree.reset(tree.root(run_id), task_id, downstream, release=True)
+                root = tree.root(run_id)
+                for number, task_id in enumerate(task_ids, 1):
+                    is_last = number == len(task_ids)
+                    told += tree.reset(root, task_id, downstream, release=is_last, flush=is_last)
         finally:
             self._events.emit(told)
 

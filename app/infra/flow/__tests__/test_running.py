@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskType, WorkflowRun
+from .. import AsyncFlow, Context, ExecutionState, GraphNode, SQLiteStore, TaskInstance, TaskRecord, TaskType, WorkflowRun
 from ..tools.failures import Refusal
-from ..tools.running import first_to_repeat, given_params
+from ..tools.running import first_to_repeat, given_params, set_back
 from .attempts import until
 from .command_line import PACKAGE, PIPELINE, SLEEPER, CommandLine, called, command_line, started
 
@@ -140,6 +140,27 @@ def test_quiet_says_nothing_but_failures(command_line: CommandLine) -> None:
     assert "Run 'monday' of flow 'pipeline' failed." in failed.err
     assert "parse[1]: ValueError: a bad row" in failed.err
     assert command_line("run", "pipeline.py:flow", "--param", "rows=[]", "--quiet") == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["crunching.py", "crunch-by-night.py"])
+def test_tasks_of_a_file_run_in_worker_processes_and_what_those_print_keeps_off_stdout(
+    name: str, command_line: CommandLine
+) -> None:
+    text = f"""
+from {PACKAGE} import AsyncFlow
+
+flow = AsyncFlow("crunching")
+
+@flow.task(executor="process")
+def crunch(ctx):
+    print("said in another process")
+    return 7
+"""
+    command_line.write(f"jobs/{name}", text)
+    ended = called("run", f"jobs/{name}:flow", "--store", "a.db", "--json", "--no-progress", folder=command_line.folder)
+    assert ended.code == 0
+    assert json.loads(ended.out)["tasks"]["crunch"]["output"] == 7
+    assert "said in another process" in ended.err
 
 
 def test_an_id_whose_run_has_ended_gives_its_result_again(command_line: CommandLine) -> None:
@@ -365,6 +386,37 @@ def test_a_chain_of_10_000_cancelled_tasks_is_set_back_by_its_first() -> None:
     graph = {f"t{number}": GraphNode(f"t{number}", depends_on=(f"t{number - 1}",) if number else ()) for number in range(10_000)}
     run = WorkflowRun("r", "f", tasks=tasks(dict.fromkeys(graph, "cancelled")))
     assert first_to_repeat(run, graph) == ["t0"]
+
+
+def test_many_tasks_that_failed_are_set_back_as_one_by_one_but_the_run_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide run of which all failed must not cost the square of its width."""
+    flow = AsyncFlow("wide")
+    mended = False
+
+    def task(ctx: Context) -> int:
+        if not mended:
+            raise ValueError("no")
+        return 1
+
+    for number in range(50):
+        flow.add_task_definition(f"t{number}", task)
+    flow.add_task_definition("join", lambda ctx: "joined", dependencies=[f"t{number}" for number in range(50)])
+    flow.run(run_id="monday")
+    reads: list[str] = []
+    read_tasks = flow.store.read_tasks
+
+    def counted(run_id: str) -> list[TaskRecord]:
+        reads.append(run_id)
+        return read_tasks(run_id)
+
+    monkeypatch.setattr(flow.store, "read_tasks", counted)
+    assert set_back(flow, "monday") == [f"t{number}" for number in range(50)]
+    assert len(reads) <= 4
+    assert len([note for note in flow.store.read_notes("monday") if note.kind == "reset"]) == 50
+    mended = True
+    assert flow.run(run_id="monday").state == "success"
+    with pytest.raises(Refusal, match="no task failed or was cancelled"):
+        set_back(flow, "monday")
 
 
 # --- cancel ---

@@ -314,8 +314,7 @@ def set_back(flow: AsyncFlow, run_id: str, adopt_graph: bool = False) -> list[st
         found = [task_id for task_id in found if task_id not in again]
         if not found:
             break
-        for task_id in found:
-            flow.manual_retry(run_id, task_id, reset_downstream=True, adopt_graph=adopt_graph)
+        flow.manual_retry(run_id, found, reset_downstream=True, adopt_graph=adopt_graph)
         again.extend(found)
     if not again:
         raise Refusal(

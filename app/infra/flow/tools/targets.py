@@ -108,7 +108,7 @@ def _module_of_file(path: Path, place: str) -> ModuleType:
     _look_in(folder)
     with _importing(place, folder):
         name = ".".join(names)
-        if all(part.isidentifier() for part in names):
+        if "." not in path.stem:
             known = sys.modules.get(name)
             if known is not None and _is_same(getattr(known, "__file__", None), path):
                 return known
@@ -163,7 +163,7 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
 
 
 def _import_failed(what: str, folder: Path, error: BaseException) -> Refusal:
-    last = traceback.format_exception_only(error)[-1].strip()
+    last = next(iter(traceback.format_exception_only(error)[-1].strip().splitlines()), type(error).__name__)
     return Refusal(
         f"Importing {what} failed{_place_of(error, folder)}: {last[:500]}\nMend that, or see all of it with --traceback."
     )
