@@ -23,7 +23,15 @@ if not (DOCS / "index.md").is_file():
     pytest.skip("this folder was copied into another tree, without the docs", allow_module_level=True)
 
 WRITTEN = [page for page in sorted(DOCS.rglob("*.md")) if "_build" not in page.parts]
-ELSEWHERE = {"graphs.md", "scaling.md", "writing-a-store.md", "architecture.md", "guarantees.md", "performance.md", "changelog.md"}
+ELSEWHERE = {
+    "graphs.md",
+    "scaling.md",
+    "writing-a-store.md",
+    "architecture.md",
+    "guarantees.md",
+    "performance.md",
+    "changelog.md",
+}
 """Pages whose blocks test_docs.py and test_stores.py hold, or which have none to run."""
 TOLD = [page for page in WRITTEN if page.name not in ELSEWHERE]
 
