@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import re
 from collections.abc import Callable
@@ -158,6 +160,9 @@ def test_a_run_that_nobody_drives_is_called_interrupted() -> None:
     assert Listed(run, now, None).state == "interrupted"
     assert Listed(run, now, "process 1 on host").state == "running"
     assert Listed(WorkflowRun("x", "shop"), now, None).state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, None).state == "interrupted"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, "process 1 on host").state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", state=ExecutionState.FAILED, start_date=now), now, None).state == "failed"
 
 
 def test_the_list_is_as_wide_as_the_terminal_and_leaves_ids_whole() -> None:
@@ -267,6 +272,31 @@ async def test_a_run_that_was_cut_off_says_so(place: Path, told: Told) -> None:
     assert json.loads(told("list", "--json"))[0]["interrupted"] is True
 
 
+async def test_a_run_that_was_stopped_in_good_order_is_interrupted_too(place: Path, told: Told) -> None:
+    """Its state is that it is scheduled again; that it has begun, and nobody drives it, tells the rest."""
+    with opened(place) as store:
+        flow = AsyncFlow("stopped", store)
+        under_way = asyncio.Event()
+
+        @flow.task
+        async def slow(ctx: Context) -> None:
+            ctx.log("begun")
+            under_way.set()
+            await asyncio.Event().wait()
+
+        flow.init_run({}, run_id="stopped")
+        running = asyncio.create_task(flow.run_until_complete("stopped"))
+        await under_way.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert store.load("stopped").state == "scheduled"
+    assert told("list").splitlines()[1].split()[:4] == ["⏸", "stopped", "stopped", "interrupted"]
+    lines = told("show", "stopped").splitlines()
+    assert re.fullmatch(r"⏸ stopped  stopped  interrupted  began .* UTC", lines[0])
+    assert lines[2:] == ["  1 task: 1 scheduled", "  └─ · slow  scheduled  interrupted before it ended"]
+
+
 async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told) -> None:
     """By its lease, which somebody else holds."""
     with opened(place) as store:
@@ -278,6 +308,26 @@ async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told)
         assert json.loads(told("list", "--json"))[0]["driven_by"].startswith("process ")
         store.release(lease)
     assert "driven" not in told("show", "driven").splitlines()[1]
+
+
+async def test_where_nothing_was_tried_twice_the_tasks_tell_all(place: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are not read then: of a thousand mapped subflows that would take seconds. Where something was, they are."""
+    await some_runs(place)
+    with opened(place) as store:
+        await shop(store, FakeClock())
+    asked: list[str] = []
+    for kind in (SQLiteStore, JsonStore):
+        real = kind.list_attempts
+
+        def noted(self: Any, run_id: str, task_id: str | None = None, real: Any = real) -> Any:
+            asked.append(run_id)
+            return real(self, run_id, task_id)
+
+        monkeypatch.setattr(kind, "list_attempts", noted)
+    assert "✗ load" in told("show", "run-d", "--logs")
+    assert asked == []
+    assert "3 attempts" in told("show", "monday")
+    assert asked == ["monday"]
 
 
 async def test_what_is_not_there_is_said_in_two_lines(place: Path, told: Told) -> None:
@@ -409,6 +459,42 @@ async def test_on_a_terminal_one_is_told_what_to_do_next(
     assert f"go on:     night-batch resume run-e --store {place}\n" in said["show run-e"]
     assert f"retry run-d load --store {place}\n" in said["explain run-d load"]
     assert "newest 2" in capsys.readouterr().err
+
+
+async def test_ids_cannot_steer_a_terminal_in_what_is_to_be_typed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark that turns the direction of writing is no control character, and so may stand in an id."""
+    with opened(place) as store:
+        flow = AsyncFlow("shop\u202e", store)
+
+        @flow.task(task_id="load\u202e")
+        def load(ctx: Context) -> None:
+            raise ValueError("\u202e")
+
+        await flow.run_until_complete(flow.init_run({"\u202e": "\u202e"}, run_id="run\u202e"))
+    for words in (["show", "--logs", "--values"], ["list"], ["stats"], ["explain", "latest", "load\u202e"]):
+        stream = Stream(is_terminal=True)
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main([*words, "--store", str(place)]) == 0
+        assert r"\u202e" in stream.getvalue()
+        assert "\u202e" not in stream.getvalue()
+
+
+async def test_a_stream_that_lacks_letters_gets_them_spelled_out(
+    place: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A console of an old code page, say: no command fails by what somebody called a file."""
+    with opened(place) as store:
+        flow = AsyncFlow("naïve", store)
+        flow.add_task_definition("laden-日本", lambda _: 1)
+        await flow.run_until_complete(flow.init_run({"name": "x" * 300}, run_id="日本"))
+    assert told("list")
+    for words in (["show"], ["list"], ["stats"], ["explain", "日本", "laden-日本"]):
+        raw = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+        monkeypatch.setenv("COLUMNS", "60")
+        assert main([*words, "--store", str(place)]) == 0
+        assert rb"\u65e5" in raw.getvalue()
+        assert rb"\u2026" not in raw.getvalue()
 
 
 async def test_what_no_terminal_reads_is_not_cut(place: Path, told: Told) -> None:

@@ -6,6 +6,7 @@ Knows the engine's errors; must not know the commands.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -40,6 +41,8 @@ class Refusal(Exception):  # noqa: N818 - it is no error, but the answer
 
 def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Call a command; what it raises becomes a line or two on stderr, and an exit code. `--traceback` shows all of it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding does not have is spelled out, as it is on stderr
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command(options)
         sys.stdout.flush()

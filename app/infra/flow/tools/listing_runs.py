@@ -147,7 +147,8 @@ def owner_of(store: Store, run: WorkflowRun) -> str | None:
 
 def state_of(run: WorkflowRun, owner: str | None) -> str:
     """A run's state, as people are told it."""
-    return "interrupted" if run.state is ExecutionState.RUNNING and owner is None else run.state.value
+    is_begun = run.start_date is not None or run.state is ExecutionState.RUNNING
+    return "interrupted" if owner is None and is_begun and not ExecutionState.is_terminal(run.state) else run.state.value
 
 
 def run_data(run: WorkflowRun, created: datetime | None, owner: str | None) -> dict[str, Any]:
@@ -181,8 +182,9 @@ def run_lines(found: Sequence[Listed], style: Style, columns: int, now: datetime
         over = 2 + sum(widths[cell] for cell in shown) + 2 * 4 - columns
         widths[1] = max(8, widths[1] - max(0, over))
     told = [style.paint("  " + "  ".join(_cell(titles[cell], cell, widths) for cell in shown).rstrip(), "dim")]
+    mark = style.fitting("…", "...")
     for one, row in zip(found, rows, strict=True):
-        cells = [_cell(row[cell], cell, widths) for cell in shown]
+        cells = [_cell(row[cell], cell, widths, mark) for cell in shown]
         cells[0] = style.paint(cells[0], "bold")
         cells[2] = style.state(one.state, cells[2])
         told.append(f"{style.sign(one.state)} {'  '.join(cells).rstrip()}")
@@ -205,7 +207,7 @@ def rough(seconds: float) -> str:
     return f"{int(seconds)} s"
 
 
-def _cell(text: str, cell: int, widths: Sequence[int]) -> str:
+def _cell(text: str, cell: int, widths: Sequence[int], mark: str = "") -> str:
     if cell in (4, 5):
         return " " * (widths[cell] - width_of(text)) + text
-    return padded(cut(text, widths[cell]) if cell == 1 else text, widths[cell])
+    return padded(cut(text, widths[cell], mark) if cell == 1 else text, widths[cell])

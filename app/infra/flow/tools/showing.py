@@ -40,7 +40,7 @@ def show_command(options: argparse.Namespace) -> int:
             return 0
         style = Style(sys.stdout)
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
-        driven = owner is not None or run.state is not ExecutionState.RUNNING
+        driven = state_of(run, owner) != "interrupted"
         tree = tree_lines(
             run,
             store.load,
@@ -58,7 +58,7 @@ def show_command(options: argparse.Namespace) -> int:
         )
         say([tree[0], *_about(run, owner, style, columns, options.values), *tree[1:]])
         if style.is_terminal:
-            say(style.paint(line, "dim") for line in ["", *_what_next(store, run, owner)])
+            say(style.paint(safe(line), "dim") for line in ["", *_what_next(store, run, owner)])
     return 0
 
 
@@ -83,7 +83,7 @@ def _about(run: WorkflowRun, owner: str | None, style: Style, columns: int, whol
     if run.params:
         given = ", ".join(f"{name}={value_text(masked(name, value), most)}" for name, value in list(run.params.items())[:100])
         text = safe(f"params: {given}")
-        yield f"  {style.paint(text if whole else cut(text, columns - 2), 'dim')}"
+        yield f"  {style.paint(text if whole else cut(text, columns - 2, style.fitting('…', '...')), 'dim')}"
 
 
 def _what_next(store: Store, run: WorkflowRun, owner: str | None) -> Iterator[str]:
@@ -194,7 +194,7 @@ def explain_command(options: argparse.Namespace) -> int:
         if style.is_terminal:
             run = store.load(run_id)
             hints = list(_after_why(store, run, explanation))
-            say(style.paint(line, "dim") for line in ["", *hints] if hints)
+            say(style.paint(safe(line), "dim") for line in ["", *hints] if hints)
     return 0
 
 

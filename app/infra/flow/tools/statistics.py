@@ -107,7 +107,7 @@ def _table(tasks: Sequence[TaskStatistics], style: Style, columns: int) -> list[
     widths[0] = min(widths[0], max(WIDEST_NAME, columns - 102), max(8, columns - 2 - sum(2 + widths[at] for at in shown)))
     told: list[str] = []
     for number, row in enumerate([titles, *rows]):
-        name = padded(cut(row[0], widths[0]), widths[0])
+        name = padded(cut(row[0], widths[0], style.fitting("…", "...")), widths[0])
         cells = [" " * (widths[at] - width_of(row[at])) + row[at] for at in shown]
         if number:
             cells = [
