@@ -142,6 +142,27 @@ def test_quiet_says_nothing_but_failures(command_line: CommandLine) -> None:
     assert command_line("run", "pipeline.py:flow", "--param", "rows=[]", "--quiet") == (0, "", "")
 
 
+@pytest.mark.parametrize("name", ["crunching.py", "crunch-by-night.py"])
+def test_tasks_of_a_file_run_in_worker_processes_and_what_those_print_keeps_off_stdout(
+    name: str, command_line: CommandLine
+) -> None:
+    text = f"""
+from {PACKAGE} import AsyncFlow
+
+flow = AsyncFlow("crunching")
+
+@flow.task(executor="process")
+def crunch(ctx):
+    print("said in another process")
+    return 7
+"""
+    command_line.write(f"jobs/{name}", text)
+    ended = called("run", f"jobs/{name}:flow", "--store", "a.db", "--json", "--no-progress", folder=command_line.folder)
+    assert ended.code == 0
+    assert json.loads(ended.out)["tasks"]["crunch"]["output"] == 7
+    assert "said in another process" in ended.err
+
+
 def test_an_id_whose_run_has_ended_gives_its_result_again(command_line: CommandLine) -> None:
     command_line.write("pipeline.py", PIPELINE)
     for again in (False, True):

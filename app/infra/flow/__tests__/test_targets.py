@@ -104,6 +104,7 @@ def test_what_a_module_prints_while_it_is_imported_is_kept_from_stdout(
         ("needy:flow", "Importing needy failed in needy.py:2: ModuleNotFoundError: No module named 'absent_library'"),
         ("broken.py:flow", "Importing broken.py failed in broken.py:2: SyntaxError"),
         ("leaving.py:flow", "Importing leaving.py failed in leaving.py:3: SystemExit: 7"),
+        ("wordy.py:flow", "Importing wordy.py failed in wordy.py:1: ValueError: one"),
         ("two.py:failing", "Importing two.py:failing() failed in two.py:"),
     ],
 )
@@ -115,6 +116,7 @@ def test_a_target_that_is_none_is_refused_with_what_to_do(target: str, said: str
     command_line.write("needy.py", "import os\nimport absent_library\n")
     command_line.write("broken.py", "import os\nflow = = 3\n")
     command_line.write("leaving.py", "import sys\nif True:\n    sys.exit(7)\n")
+    command_line.write("wordy.py", "raise ValueError('one\\ntwo\\nthree')\n")
     command_line.write("folder/nothing.txt", "")
     with pytest.raises(Refusal) as refused:
         load_target(target)

@@ -199,7 +199,8 @@ def _add_running(commands: _Commands) -> None:
         "run",
         _run_flow,
         "run a flow, or go on with a run of it",
-        "With the id of a run that is not finished, it goes on where it stood; of one that is, its result is shown.",
+        "With the id of a run that is not finished, it goes on where it stood; of one that is, its result is shown. "
+        'The target is imported: what it runs by itself should stand under `if __name__ == "__main__":`.',
         [
             "pipeline.py:flow",
             "shop.nightly:flow --run-id 2026-03-01 --param region=north --store runs.db",

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -108,7 +108,7 @@ def _module_of_file(path: Path, place: str) -> ModuleType:
     _look_in(folder)
     with _importing(place, folder):
         name = ".".join(names)
-        if all(part.isidentifier() for part in names):
+        if "." not in path.stem:
             known = sys.modules.get(name)
             if known is not None and _is_same(getattr(known, "__file__", None), path):
                 return known
@@ -163,7 +163,7 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
 
 
 def _import_failed(what: str, folder: Path, error: BaseException) -> Refusal:
-    last = traceback.format_exception_only(error)[-1].strip()
+    last = next(iter(traceback.format_exception_only(error)[-1].strip().splitlines()), type(error).__name__)
     return Refusal(
         f"Importing {what} failed{_place_of(error, folder)}: {last[:500]}\nMend that, or see all of it with --traceback."
     )
@@ -265,7 +265,7 @@ def remember(entry: Remembered) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _alone(file):
             kept = [known for known in _entries(file) if (known.store, known.run_id) != (entry.store, entry.run_id)]
-            kept.append(Remembered(**{**asdict(entry), "at": entry.at or time.time()}))
+            kept.append(entry if entry.at else replace(entry, at=time.time()))
             _write(file, [asdict(known) for known in kept[-MOST:]])
     except OSError:
         pass
