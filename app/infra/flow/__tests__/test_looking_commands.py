@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import re
@@ -159,6 +160,9 @@ def test_a_run_that_nobody_drives_is_called_interrupted() -> None:
     assert Listed(run, now, None).state == "interrupted"
     assert Listed(run, now, "process 1 on host").state == "running"
     assert Listed(WorkflowRun("x", "shop"), now, None).state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, None).state == "interrupted"
+    assert Listed(WorkflowRun("x", "shop", start_date=now), now, "process 1 on host").state == "scheduled"
+    assert Listed(WorkflowRun("x", "shop", state=ExecutionState.FAILED, start_date=now), now, None).state == "failed"
 
 
 def test_the_list_is_as_wide_as_the_terminal_and_leaves_ids_whole() -> None:
@@ -268,6 +272,31 @@ async def test_a_run_that_was_cut_off_says_so(place: Path, told: Told) -> None:
     assert json.loads(told("list", "--json"))[0]["interrupted"] is True
 
 
+async def test_a_run_that_was_stopped_in_good_order_is_interrupted_too(place: Path, told: Told) -> None:
+    """Its state is that it is scheduled again; that it has begun, and nobody drives it, tells the rest."""
+    with opened(place) as store:
+        flow = AsyncFlow("stopped", store)
+        under_way = asyncio.Event()
+
+        @flow.task
+        async def slow(ctx: Context) -> None:
+            ctx.log("begun")
+            under_way.set()
+            await asyncio.Event().wait()
+
+        flow.init_run({}, run_id="stopped")
+        running = asyncio.create_task(flow.run_until_complete("stopped"))
+        await under_way.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert store.load("stopped").state == "scheduled"
+    assert told("list").splitlines()[1].split()[:4] == ["⏸", "stopped", "stopped", "interrupted"]
+    lines = told("show", "stopped").splitlines()
+    assert re.fullmatch(r"⏸ stopped  stopped  interrupted  began .* UTC", lines[0])
+    assert lines[2:] == ["  1 task: 1 scheduled", "  └─ · slow  scheduled  interrupted before it ended"]
+
+
 async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told) -> None:
     """By its lease, which somebody else holds."""
     with opened(place) as store:
@@ -279,6 +308,26 @@ async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told)
         assert json.loads(told("list", "--json"))[0]["driven_by"].startswith("process ")
         store.release(lease)
     assert "driven" not in told("show", "driven").splitlines()[1]
+
+
+async def test_where_nothing_was_tried_twice_the_tasks_tell_all(place: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are not read then: of a thousand mapped subflows that would take seconds. Where something was, they are."""
+    await some_runs(place)
+    with opened(place) as store:
+        await shop(store, FakeClock())
+    asked: list[str] = []
+    for kind in (SQLiteStore, JsonStore):
+        real = kind.list_attempts
+
+        def noted(self: Any, run_id: str, task_id: str | None = None, real: Any = real) -> Any:
+            asked.append(run_id)
+            return real(self, run_id, task_id)
+
+        monkeypatch.setattr(kind, "list_attempts", noted)
+    assert "✗ load" in told("show", "run-d", "--logs")
+    assert asked == []
+    assert "3 attempts" in told("show", "monday")
+    assert asked == ["monday"]
 
 
 async def test_what_is_not_there_is_said_in_two_lines(place: Path, told: Told) -> None:

@@ -339,13 +339,15 @@ def test_interruptions_are_told_apart_from_failures() -> None:
         made_run(
             task("a", try_number=1, interruptions=1, crashes=1),
             task("b", try_number=2, interruptions=2, crashes=1),
+            task("c", "scheduled", None, interruptions=1, reason="interrupted before it ended"),
         ),
         none,
         PLAIN,
     )
     assert lines[2:] == [
-        "  ├─ ✓ a  1 s  2 attempts, its process died",
-        "  └─ ✓ b  1 s  3 attempts, interrupted 2 times",
+        "  ├─ ✓ a             1 s  2 attempts, its process died",
+        "  ├─ ✓ b             1 s  3 attempts, interrupted 2 times",
+        "  └─ · c  scheduled       interrupted before it ended",
     ]
 
 
@@ -375,9 +377,10 @@ def test_what_users_typed_cannot_steer_a_terminal_nor_break_a_line(text: str, co
 async def test_the_summary_names_what_failed_and_why(store: Store, clock: FakeClock) -> None:
     """Of a mapped task its items, and the numbers of all."""
     await shop(store, clock)
-    assert run_summary(store.load("monday"), PLAIN, 60) == [
+    assert run_summary(store.load("monday"), PLAIN, 70) == [
         "✗ nightly  monday  failed  7.25 s  began 2023-11-14 22:13:20 UTC",
-        "  6 tasks: 3 success, 1 failed, 2 skipped; 6 items: 5 success, 1 failed",
+        "  6 tasks: 3 success, 1 failed, 2 skipped",
+        "  6 items: 5 success, 1 failed",
         "  ✗ parse[2] — ValueError: bad row 3",
     ]
 

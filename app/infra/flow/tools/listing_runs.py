@@ -147,7 +147,8 @@ def owner_of(store: Store, run: WorkflowRun) -> str | None:
 
 def state_of(run: WorkflowRun, owner: str | None) -> str:
     """A run's state, as people are told it."""
-    return "interrupted" if run.state is ExecutionState.RUNNING and owner is None else run.state.value
+    is_begun = run.start_date is not None or run.state is ExecutionState.RUNNING
+    return "interrupted" if owner is None and is_begun and not ExecutionState.is_terminal(run.state) else run.state.value
 
 
 def run_data(run: WorkflowRun, created: datetime | None, owner: str | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def show_command(options: argparse.Namespace) -> int:
             return 0
         style = Style(sys.stdout)
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
-        driven = owner is not None or run.state is not ExecutionState.RUNNING
+        driven = state_of(run, owner) != "interrupted"
         tree = tree_lines(
             run,
             store.load,

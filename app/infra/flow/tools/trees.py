@@ -11,7 +11,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from .. import Attempt, ExecutionState, GraphNode, LogEntry, RunNotFoundError, StoreError, TaskInstance, WorkflowRun
+from .. import (
+    Attempt,
+    AttemptResult,
+    ExecutionState,
+    GraphNode,
+    LogEntry,
+    RunNotFoundError,
+    StoreError,
+    TaskInstance,
+    WorkflowRun,
+)
 from .terminal import Style, cut, padded, safe, safe_lines, width_of
 from .units import between, counted, masked, moment_text, span_text, value_text
 
@@ -140,7 +150,7 @@ def run_summary(run: WorkflowRun, style: Style, columns: int = 100, *, load: Loa
         load: gives the runs of subflows, so that the failures inside them are told rather than that of the whole.
     """
     wholes, plain = _sorted_out(run)
-    told = [_head(run, style, None, True), f"  {_counts_line(plain, wholes, style, True)}"]
+    told = [_head(run, style, None, True), *_counts_lines(plain, wholes, style, True, columns)]
     failures = _failures(run, load)
     for path, task in failures[:MOST_FAILURES]:
         state = task.state.value
@@ -187,17 +197,24 @@ def _sorted_out(run: WorkflowRun) -> tuple[dict[str, list[TaskInstance]], dict[s
     return wholes, plain
 
 
-def _counts_line(plain: Mapping[str, TaskInstance], wholes: Mapping[str, list[TaskInstance]], style: Style, driven: bool) -> str:
-    if not plain:
-        return "no tasks"
-    told = f"{counted(len(plain), 'task')}: {counts_text((_state(task, driven) for task in plain.values()), style)}"
-    items = [_state(item, driven) for listed in wholes.values() for item in listed]
-    return f"{told}; {counted(len(items), 'item')}: {counts_text(items, style)}" if items else told
+def _counts_lines(
+    plain: Mapping[str, TaskInstance], wholes: Mapping[str, list[TaskInstance]], style: Style, driven: bool, columns: int
+) -> list[str]:
+    """How many tasks and items stand where: in one line if there is room."""
+    items = [item for listed in wholes.values() for item in listed]
+    told = [
+        f"{counted(len(tasks), what)}: {counts_text((_state(task, driven) for task in tasks), style)}"
+        for what, tasks in (("task", list(plain.values())), ("item", items))
+        if tasks
+    ]
+    line = f"  {'; '.join(told) or 'no tasks'}"
+    return [line] if _width_painted(line) <= columns or not items else [f"  {part}" for part in told]
 
 
 def _state(task: TaskInstance | WorkflowRun, driven: bool) -> str:
-    """What a state is called: what seems to run was cut off, where nobody drives it."""
-    return "interrupted" if task.state is ExecutionState.RUNNING and not driven else task.state.value
+    """What a state is called: what seems to run was cut off, where nobody drives it, and so was a run that has begun."""
+    is_begun = task.state is ExecutionState.SCHEDULED and isinstance(task, WorkflowRun) and task.start_date is not None
+    return "interrupted" if not driven and (is_begun or task.state is ExecutionState.RUNNING) else task.state.value
 
 
 def _head(run: WorkflowRun, style: Style, now: datetime | None, driven: bool) -> str:
@@ -302,7 +319,8 @@ class _Tree:
     def lines(self, run: WorkflowRun) -> list[str]:
         """All of it."""
         wholes, plain = _sorted_out(run)
-        head = [_head(run, self._style, self._now, self._driven), f"  {_counts_line(plain, wholes, self._style, self._driven)}"]
+        counts = _counts_lines(plain, wholes, self._style, self._driven, self._columns)
+        head = [_head(run, self._style, self._now, self._driven), *counts]
         # A list of open levels instead of recursion: flows may nest deeper than Python's own stack.
         levels = [self._level(run, "", 0, 0)]
         open_runs = {run.id}
@@ -438,7 +456,7 @@ class _Tree:
         number = len(self._attempts_in(run_id).get(task.task_id, ())) or task.try_number + 1
         if number > 1 and not entry.items:
             told.append(counted(number, "attempt"))
-        if task.interruptions:
+        if task.interruptions and not entry.items and "interrupted" not in (task.reason or ""):
             died = task.crashes == task.interruptions
             what = "its process died" if died else "interrupted"
             told.append(what if task.interruptions == 1 else f"{what} {task.interruptions:,} times")
@@ -511,7 +529,8 @@ class _Tree:
         if len(tried) > MOST_ATTEMPTS:
             told.append(style.paint(f"{self._dots} {len(tried) - MOST_ATTEMPTS:,} earlier attempts", "dim"))
         for attempt in tried[-MOST_ATTEMPTS:]:
-            result = attempt.result.value
+            is_cut_off = attempt.result is AttemptResult.RUNNING and not self._driven
+            result = "interrupted" if is_cut_off else attempt.result.value
             seconds = between(attempt.start_date, attempt.end_date)
             parts = [f"attempt {attempt.number:,}", result, *([span_text(seconds)] * (seconds is not None))]
             if attempt.reason and result != "success":
@@ -572,6 +591,11 @@ def _waits_for(task: TaskInstance, graph: Mapping[str, GraphNode], plain: Mappin
     )
 
 
+def _width_painted(line: str) -> int:
+    first, *painted = line.split("\x1b")
+    return width_of(first) + sum(width_of(piece.partition("m")[2]) for piece in painted)
+
+
 def _fitted(line: str, columns: int, mark: str) -> str:
     """A line, with colours in it or without, cut to a width."""
     if "\x1b" not in line:
@@ -581,7 +605,7 @@ def _fitted(line: str, columns: int, mark: str) -> str:
     for piece in painted:
         code, _, text = piece.partition("m")
         pieces.append((f"\x1b{code}m", text))
-    if sum(width_of(text) for _, text in pieces) <= columns:
+    if _width_painted(line) <= columns:
         return line
     taken: list[str] = []
     room = columns - width_of(mark)
