@@ -52,7 +52,8 @@ async def seen_while(flow: AsyncFlow, gate: Gate, enough: Callable[[RunProgress]
 
 def in_store(store: Store, flow_name: str) -> AsyncFlow:
     """A flow of that name whose runs nobody drives here, as another process would have it."""
-    return AsyncFlow(flow_name, Elsewhere(store))  # type: ignore[arg-type]
+    elsewhere: Any = Elsewhere(store)
+    return AsyncFlow(flow_name, elsewhere)
 
 
 class Elsewhere:
@@ -142,6 +143,7 @@ async def test_what_runs_longest_comes_first_and_says_since_when() -> None:
     run_id = flow.init_run()
     begun = held.now()
     running = asyncio.create_task(flow.run_until_complete(run_id))
+    await until(lambda: len(flow.progress_of(run_id).running) == 1)
     await held.forward(5)
     assert flow.progress_of(run_id).retrying == 1
     await held.forward(15)

@@ -61,7 +61,7 @@ def last_line(progress: RunProgress, columns: int, style: Style, seconds: float 
         f"{counted(progress.total, 'task')}: {_numbers(progress)}",
     ]
     sign = style.sign("interrupted" if progress.state == "scheduled" else progress.state)
-    return f"{sign} {cut(_GAP.join(parts), max(1, columns - 3), style.fitting('…', '...'))}"
+    return f"{sign} {cut(_GAP.join(parts), max(0, columns - 3), style.fitting('…', '...'))}"
 
 
 def _text(text: str, style: Style) -> str:
@@ -88,7 +88,7 @@ def _numbers(progress: RunProgress) -> str:
 def _headline(progress: RunProgress, width: int, style: Style, seconds: float | None, remaining: float | None) -> str:
     share = progress.fraction
     after = [f"{progress.done:,}/{progress.total:,}", f"{int(share * 100)} %", ticking_span(seconds)]
-    if remaining is not None and progress.state == "running":
+    if remaining is not None and remaining >= 0.5 and progress.state == "running":  # less is said of a run that is overdue, too
         after.append(f"about {rounded_span(remaining)} left")
     mark = style.fitting("…", "...")
     name = _text(progress.flow_name, style)
@@ -121,15 +121,19 @@ def _counts(progress: RunProgress, width: int, style: Style) -> str:
 
 def ticking_span(seconds: float | None) -> str:
     """A length of time that grows before one's eyes: tenths of seconds up to ten, then whole seconds."""
-    if seconds is None or seconds >= 9.95:
-        return span_text(None if seconds is None else round(seconds))
-    return f"{max(0.0, seconds):.1f} s"
+    if seconds is None:
+        return span_text(None)
+    return _whole(seconds) if seconds >= 9.95 else f"{max(0.0, seconds):.1f} s"
+
+
+def _whole(seconds: float) -> str:
+    return f"{round(seconds)} s" if seconds < 59.5 else span_text(round(seconds))
 
 
 def rounded_span(seconds: float) -> str:
     """A length of time that is only guessed: in whole seconds, ten of them from two minutes on, minutes from ten on."""
     step = 1 if seconds < 120 else 10 if seconds < 600 else 60
-    return span_text(max(1.0, round(seconds / step) * step))
+    return _whole(max(1, round(seconds / step) * step))
 
 
 # --- what is under way ---

@@ -29,11 +29,14 @@ from .live_view import frame, last_line
 from .progress_lines import ProgressLines
 from .screen import Screen
 from .terminal import Style, columns_of, rows_of, takes_escapes
+from .units import counted
 
 OFTEN = 0.1
 """Seconds between two looks, at least."""
-TIMES = 50
-"""A pause is so many times as long as the look before it took: so looking takes under 2 % of the time, of large runs too."""
+TIMES = 100
+"""A pause is so many times as long as the look before it took: so looking takes under 1 % of the time, of large runs too."""
+PATIENCE = 5.0
+"""Seconds that the end waits for a picture that is being drawn; the terminal may have been stopped by Ctrl-S."""
 MOST_FAILURES = 200
 """So many failures are told one by one; the counts have them all."""
 
@@ -87,6 +90,8 @@ class _View(AbstractContextManager[None]):
         self._screen = Screen(stream)
         self._lines = ProgressLines(stream, run_id=run_id, flow_name=flow.flow_name)
         self._told: deque[Event] = deque()
+        self._heard = 0
+        """How many failures are told, or will be."""
         self._left_out = 0
         self._wake = threading.Event()
         self._ending = False
@@ -112,8 +117,9 @@ class _View(AbstractContextManager[None]):
         self._unsubscribe()
         self._ending = True
         self._wake.set()
-        self._thread.join(OFTEN * TIMES)
-        self._screen.close(self._failures() + self._ended())
+        self._thread.join(PATIENCE)
+        rest = f"{counted(self._left_out, 'more failure')} not listed\n"
+        self._screen.close(self._failures() + (rest if self._left_out else "") + self._ended())
 
     # --- in the thread that drives the run ---
 
@@ -126,7 +132,8 @@ class _View(AbstractContextManager[None]):
                 self._last = self._flow.progress_of(event.run_id)  # now: it is still in memory
                 if self._fixed is None:
                     self._run_id = None  # the next one that begins is shown
-        elif len(self._told) < MOST_FAILURES:
+        elif self._heard < MOST_FAILURES:
+            self._heard += 1
             self._told.append(event)
             self._wake.set()
         else:

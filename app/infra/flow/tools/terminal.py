@@ -63,6 +63,7 @@ def cut(text: str, columns: int, mark: str = "…") -> str:
     """A text that takes at most so many columns; `mark` at its end says that something is left out. No colours in it."""
     if width_of(text) <= columns:
         return text
+    mark = mark[: max(0, columns)]
     room = columns - width_of(mark)
     taken: list[str] = []
     for character in text:

@@ -56,7 +56,9 @@ def _paused(interval: float, sleep: Callable[[float], None], look: Callable[[], 
 
 def _is_left_alone(store: Store, run_id: str, state: ExecutionState) -> bool:
     """Whether a run has not ended and nobody drives it."""
-    return not ExecutionState.is_terminal(state) and store.owner_of(outermost_run(store, run_id)) is None
+    if ExecutionState.is_terminal(state) or store.owner_of(outermost_run(store, run_id)) is not None:
+        return False
+    return not ExecutionState.is_terminal(store.read_run(run_id).state)  # it may have ended, and been given up, in between
 
 
 def _advice(store: Store, run_id: str) -> str:
