@@ -111,7 +111,7 @@ def show(browser: Any, files: Path, request: pytest.FixtureRequest) -> Iterator[
 
 def visible_rows(page: Any) -> list[str]:
     found: list[str] = page.eval_on_selector_all(
-        "#rows tbody", "all => all.filter(b => !b.hidden).map(b => b.querySelector('a').title)"
+        "#rows > tbody", "all => all.filter(b => !b.hidden).map(b => b.querySelector('a').title)"
     )
     return found
 
@@ -125,7 +125,7 @@ def test_all_that_is_written_can_be_read(show: Callable[..., Any], name: str, da
     assert page.evaluate(UNNAMED) == []
 
 
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize("width", [360, 1000])
 @pytest.mark.parametrize("name", ["sales", "many", "hostile"])
 def test_it_fits_on_the_screen(show: Callable[..., Any], name: str, width: int) -> None:
     page = show(name, width=width)
@@ -184,26 +184,27 @@ def test_a_link_leads_to_the_row_of_its_task(show: Callable[..., Any], place: st
     page.fill("#filter", "rates")
     page.locator(place).first.click()
     row = page.locator("tbody[data-state=failed]", has=page.locator("a[title='invoice[east]']"))
-    assert row.locator("tr.detail").is_visible()
+    row.locator("tr.detail").wait_for(state="visible")
     assert page.input_value("#filter") == ""
     assert page.evaluate("document.activeElement.title") == "invoice[east]"
     assert row.evaluate("it => it.getBoundingClientRect().top < innerHeight && it.getBoundingClientRect().top >= 0")
     page.locator("#filter").fill("rates")
+    assert not row.is_visible()
     page.locator(place).first.click()  # the address is the same now
-    assert row.locator("tr.detail").is_visible()
+    row.locator("tr.detail").wait_for(state="visible")
 
 
 def test_a_box_of_the_graph_leads_to_the_row_of_its_task(show: Callable[..., Any]) -> None:
     page = show("sales")
     page.locator(".picture a", has=page.locator("[data-task='rates']")).click()
-    assert page.evaluate("document.activeElement.title") == "rates"
+    page.wait_for_function("document.activeElement.title === 'rates'")
     assert page.locator("tr.detail.open").count() == 1
 
 
 def test_a_link_to_a_task_opens_it_when_the_page_is_opened(show: Callable[..., Any], files: Path) -> None:
-    page = show("many", anchor="#d8")
-    assert page.locator("#d8").is_visible()
-    assert page.evaluate("document.activeElement.title") == "square[7]"
+    page = show("many", anchor="#d9")
+    page.wait_for_function("document.activeElement.title === 'square[7]'")
+    assert page.locator("#d9").is_visible()
 
 
 def test_the_filter_finds_names_states_and_reasons(show: Callable[..., Any]) -> None:
@@ -212,7 +213,7 @@ def test_the_filter_finds_names_states_and_reasons(show: Callable[..., Any]) -> 
     page.keyboard.press("/")
     page.keyboard.type("bad number 107")
     assert visible_rows(page) == ["square", "square[107]"]
-    assert page.inner_text("#found") == "1 of 302"
+    assert page.inner_text("#found") == "2 of 302"  # what is made of them says it, too
     page.keyboard.press("Escape")
     assert visible_rows(page) == ["numbers", "square"]
     page.locator(".chip[data-state=failed]").click()
@@ -222,7 +223,6 @@ def test_the_filter_finds_names_states_and_reasons(show: Callable[..., Any]) -> 
 
 def test_columns_sort_within_their_level_and_back(show: Callable[..., Any]) -> None:
     page = show("sales")
-    page.click("#unfold")
     before = visible_rows(page)
     page.click("th.took button")
     assert page.get_attribute("th.took", "aria-sort") == "descending"
@@ -244,6 +244,9 @@ def test_folds_hide_what_is_below_them(show: Callable[..., Any]) -> None:
     twist.click()
     assert len(visible_rows(page)) == 302
     assert page.locator(".twist").get_attribute("aria-expanded") == "true"
+    page.click("#unfold")
+    assert visible_rows(page) == ["numbers", "square"]
+    assert page.inner_text("#unfold") == "Unfold all"
 
 
 def test_it_can_be_used_by_keys_alone(show: Callable[..., Any]) -> None:
@@ -277,7 +280,7 @@ def test_light_and_dark_can_be_chosen_and_are_kept(show: Callable[..., Any]) -> 
 
 def test_without_its_script_all_is_there(show: Callable[..., Any]) -> None:
     page = show("sales", script=False)
-    assert page.locator("#rows tbody").count() == page.locator("#rows tbody >> visible=true").count() == 9
+    assert page.locator("#rows > tbody").count() == page.locator("#rows > tbody >> visible=true").count() == 9
     assert not page.locator("#filter").is_visible()
     page.locator("th.task a", has_text="rates").click()
     assert page.locator("tr.detail >> visible=true").count() == 1

@@ -60,8 +60,7 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
 
 def _width(line: Line) -> int:
     """About how many characters the name of a row takes, with what stands before and behind it."""
-    name = line.path if line.parent is None else line.task.task_id
-    return len(name) + 2 * line.depth + (16 if line.kind == "map" else 6 if line.children else 4)
+    return len(line.own) + 2 * line.depth + (22 if line.kind == "map" else 6 if line.children else 4)
 
 
 def _axis(data: ReportData, axis: Axis) -> str:
@@ -110,7 +109,7 @@ def _rows(data: ReportData, timing: Timing, shown: set[int], links: dict[int, st
 
 
 def _row(line: Line, timing: Timing, links: dict[int, str]) -> str:
-    name = esc(line.path if line.parent is None else line.task.task_id, MOST_NAME)
+    name = esc(line.own, MOST_NAME)
     linked = f'<a href="{links[line.number]}" title="{esc(line.path, MOST_NAME)}">{name}</a>' if line.number in links else name
     many = f'<span class="kind">{counted(len(line.children), "item")}</span>' if line.kind == "map" else ""
     took = timing.took(line)

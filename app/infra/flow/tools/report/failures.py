@@ -34,15 +34,16 @@ def failures(data: ReportData, rows: Rows, budget: Budget, resume: str | None) -
 
 
 def groups(data: ReportData) -> list[list[Line]]:
-    """Lines that failed or were cancelled by themselves, alike ones together: items of one task with the same reason."""
+    """Lines that failed or were cancelled by themselves, alike ones together: the same reason from the same place."""
     found: dict[tuple[str, str, str], list[Line]] = {}
     whole_run = str(data.run.state) == "cancelled"
     for line in data.lines:
         if line.state == "failed" or (line.state == "cancelled" and not whole_run):
             if any(child.state in ("failed", "cancelled") for child in line.children):
                 continue
-            of = line.path if line.kind != "item" or line.parent is None else line.parent.path
-            found.setdefault((line.state, of, line.task.reason or ""), []).append(line)
+            whole = line.path if line.kind != "item" or line.parent is None else line.parent.path
+            place = place_of(line.task.error) or whole
+            found.setdefault((line.state, place, line.task.reason or ""), []).append(line)
     return sorted(found.values(), key=lambda lines: (lines[0].state != "failed", -len(lines), lines[0].number))
 
 

@@ -72,6 +72,7 @@
     }
     found.textContent = filtered ? `${hits.toLocaleString("en")} of ${each.length.toLocaleString("en")}` : "";
     unfold.hidden = filtered || !each.some((node) => node.children.length);
+    unfold.textContent = each.every((node) => node.open) ? "Fold all" : "Unfold all";
   };
 
   const fold = (node, open) => {
@@ -89,7 +90,6 @@
   unfold.addEventListener("click", () => {
     const open = !each.every((node) => node.open);
     each.forEach((node) => fold(node, open));
-    unfold.textContent = open ? "Fold all" : "Unfold all";
     show();
   });
 
@@ -227,5 +227,6 @@
   });
 
   show();
-  reveal();
+  // Last of all, for the browser goes to the address's place by itself when the page is there, and takes the focus along.
+  addEventListener("load", () => setTimeout(reveal));
 })();

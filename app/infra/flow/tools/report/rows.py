@@ -101,7 +101,6 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float, budget: Budget)
     task = line.task
     took, waited, start = timing.took(line), timing.waited(line), timing.start(line)
     up = line.parent.number if line.parent is not None else ""
-    own = line.path if line.parent is None else line.path[len(_prefix(line)) :]
     kind = f'<span class="kind">{_kind(line)}</span>' if line.kind in _KINDS or line.children else ""
     tries = len(line.attempts)
     reason = esc(budget.clean(task.reason), MOST_LINE) if task.reason else ""
@@ -113,7 +112,7 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float, budget: Budget)
     return (
         f'<tbody data-n="{line.number}" data-up="{up}" data-state="{esc(line.state)}">'
         f'<tr class="row s-{class_of(line.state)}"><th scope="row" class="task" style="--d:{min(line.depth, 12)}">'
-        f'<a href="#d{line.number}" title="{esc(line.path, MOST_NAME)}">{esc(own, MOST_NAME)}</a>{kind}'
+        f'<a href="#d{line.number}" title="{esc(line.path, MOST_NAME)}">{esc(line.own, MOST_NAME)}</a>{kind}'
         f"{marked if line.number in timing.on_path else ''}</th>"
         f'<td class="state" data-v="{esc(line.state)}">{badge(line.state)}</td>'
         f'<td class="began num" data-v="{_number(start)}">{moment(line.start, _since(start))}</td>'
@@ -123,14 +122,6 @@ def _row(line: Line, timing: Timing, rows: Rows, longest: float, budget: Budget)
         f'<td class="why">{reason}</td></tr>'
         f'<tr class="detail" id="d{line.number}"><td colspan="7">{rows.bodies[line.number]}</td></tr></tbody>\n'
     )
-
-
-def _prefix(line: Line) -> str:
-    """What the path of a line shares with the line that it stands below."""
-    parent = line.parent
-    if parent is None:
-        return ""
-    return parent.path if line.kind == "item" else f"{parent.path}."
 
 
 def _number(value: float | None) -> str:
