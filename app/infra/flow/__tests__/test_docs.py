@@ -55,6 +55,7 @@ PRINTS = [
     "332833500",
     "49",
     "ship succeeded\nannounced success\n7",
+    "monday.html",
     "success 3 1200.0",
 ]
 

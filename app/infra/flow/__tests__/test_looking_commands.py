@@ -310,6 +310,26 @@ async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told)
     assert "driven" not in told("show", "driven").splitlines()[1]
 
 
+async def test_where_nothing_was_tried_twice_the_tasks_tell_all(place: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are not read then: of a thousand mapped subflows that would take seconds. Where something was, they are."""
+    await some_runs(place)
+    with opened(place) as store:
+        await shop(store, FakeClock())
+    asked: list[str] = []
+    for kind in (SQLiteStore, JsonStore):
+        real = kind.list_attempts
+
+        def noted(self: Any, run_id: str, task_id: str | None = None, real: Any = real) -> Any:
+            asked.append(run_id)
+            return real(self, run_id, task_id)
+
+        monkeypatch.setattr(kind, "list_attempts", noted)
+    assert "✗ load" in told("show", "run-d", "--logs")
+    assert asked == []
+    assert "3 attempts" in told("show", "monday")
+    assert asked == ["monday"]
+
+
 async def test_what_is_not_there_is_said_in_two_lines(place: Path, told: Told) -> None:
     """Exit code 2, and what to do."""
     await some_runs(place)

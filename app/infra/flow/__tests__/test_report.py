@@ -16,6 +16,7 @@ import pytest
 
 from .. import AsyncFlow, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store
 from ..tools import cli, report_html, write_report
+from ..tools.report import gathering
 from ..tools.report.gathering import gather
 from ..tools.reporting import file_name
 from .conftest import FakeClock
@@ -287,6 +288,31 @@ def test_of_more_subflows_than_it_may_open_those_that_failed_come_first() -> Non
     data = gather(flow.store, flow.run(run_id="r").id, most_runs=2)
     assert data.left_closed == 4
     assert [line.path for line in data.lines if line.depth] == ["sub0.work", "sub4.work"]
+
+
+def test_earlier_attempts_of_many_subflows_are_told_without_asking_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, flow = AsyncFlow("inner"), AsyncFlow("outer", MemoryStore())
+
+    @inner.task(max_retries=1, retry_delay=0)
+    def work(ctx: Context) -> None:
+        if ctx.attempt_number == 0:
+            raise ValueError("the first time")
+
+    flow.add_task_definition("ids", lambda ctx: [1, 2, 3])
+    flow.add_subflow_definition("each", inner, dependencies=["ids"], map_over="ids")
+    run = flow.run(run_id="r")
+    asked = gather(flow.store, run.id)
+    monkeypatch.setattr(gathering, "MOST_LOOKED_AT", 0)
+    told = gather(flow.store, run.id)
+    for found in (asked, told):
+        assert [
+            [(attempt.number, str(attempt.result), attempt.reason) for attempt in line.attempts]
+            for line in found.lines
+            if line.path.endswith(".work")
+        ] == [[(1, "failed", "ValueError: the first time"), (2, "success", None)]] * 3
+    assert [attempt.start_date for line in told.lines for attempt in line.attempts] == [
+        attempt.start_date for line in asked.lines for attempt in line.attempts
+    ]
 
 
 # --- bounds ---

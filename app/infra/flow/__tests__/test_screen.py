@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -280,6 +281,40 @@ def test_a_forked_child_writes_to_the_terminal_itself(monkeypatch: pytest.Monkey
     assert terminal.getvalue() == HIDE + "from the child\n"
     monkeypatch.setattr(screen, "is_elsewhere", lambda: False)
     screen.close()
+
+
+def test_who_prints_while_his_own_thread_is_drawing_does_not_wait_for_himself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finalizer may run anywhere."""
+    terminal, _ = outputs(monkeypatch)
+    screen = Screen(terminal)
+    screen.open()
+    with screen._lock:
+        print("from a finalizer")
+    screen.close()
+    assert shown(terminal.getvalue())[0] == ["from a finalizer"]
+
+
+def test_a_signal_in_the_middle_of_a_write_still_gives_the_terminal_back(tmp_path: Path) -> None:
+    """Python's buffered streams refuse a second write then: it goes past them."""
+
+    class Busy(Tty):
+        busy = False
+
+        def write(self, text: str) -> int:
+            if self.busy:
+                raise RuntimeError("reentrant call inside <_io.BufferedWriter>")
+            return super().write(text)
+
+        def fileno(self) -> int:
+            return file.fileno()
+
+    with (tmp_path / "terminal").open("wb") as file:
+        stream = Busy()
+        screen = Screen(stream)
+        screen.open()
+        stream.busy = True
+        screen.close()
+    assert (tmp_path / "terminal").read_text() == SHOW
 
 
 def test_a_picture_that_hangs_does_not_keep_the_terminal_from_being_given_back(opened: tuple[Screen, Tty]) -> None:

@@ -1,4 +1,4 @@
-"""The README's five minutes, walked as a newcomer would: a fresh copy, the printed commands in a terminal, the pages in a browser."""
+"""The README's five minutes, walked as a newcomer would: the printed commands in a terminal, the pages in a browser."""
 
 from __future__ import annotations
 

@@ -53,6 +53,9 @@ def test_it_holds_the_whole_engine_and_none_of_its_tests(wheel: Path) -> None:
     }
     assert {name for name in names if name.endswith(".py")} == expected
     assert "night_batch/py.typed" in names
+    beside = {path.relative_to(engine).as_posix() for path in (engine / "tools").rglob("*") if path.suffix in (".css", ".js")}
+    assert beside
+    assert {f"night_batch/{path}" for path in beside} <= names
 
 
 def test_it_depends_on_nothing_and_brings_the_command(wheel: Path) -> None:

@@ -54,7 +54,10 @@ def line_of(at: datetime, run_id: str, path: str, word: str, state: str, more: s
         more: why; already safe.
         style: how to write.
     """
-    start = f"{at:%H:%M:%S}.{at.microsecond // 1000:03d} {cut(safe(run_id), _ID_COLUMNS, style.fitting('…', '...'))}"
+    run_id = safe(run_id)
+    if len(run_id) * 2 > _ID_COLUMNS:  # else it fits, however wide its characters are
+        run_id = cut(run_id, _ID_COLUMNS, style.fitting("…", "..."))
+    start = f"{at.hour:02d}:{at.minute:02d}:{at.second:02d}.{at.microsecond // 1000:03d} {run_id}"
     line = f"{style.paint(start, 'dim')}  {padded(safe(path), _PATH_COLUMNS)}  {style.state(state, word)}"
     return style.encodable(f"{line}  {more}" if more else line)
 

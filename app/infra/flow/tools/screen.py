@@ -43,7 +43,8 @@ class Screen:
     def __init__(self, stream: TextIO, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
         self._monotonic = monotonic
-        self._lock = threading.Lock()
+        # A finalizer that prints, or a signal, may come while this very thread is drawing.
+        self._lock = threading.RLock()
         self._process = os.getpid()
         self._lines: Sequence[str] = ()
         self._drawn = 0
@@ -101,6 +102,8 @@ class Screen:
             self._stream.flush()
         except (OSError, ValueError):  # the terminal is gone
             self.is_open = False
+        except RuntimeError:  # a signal came in the middle of a write of this thread's, and Python's buffers take no second one
+            os.write(self._stream.fileno(), text.encode("utf-8", "replace"))
 
     def _in_foreground(self) -> bool:
         """Whether the terminal is ours just now; a job in the background leaves it to the shell."""
@@ -237,7 +240,7 @@ class Above:
     def __init__(self, stream: TextIO, screen: Screen) -> None:
         self._stream = stream
         self._screen = screen
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._begun = ""
 
     def __repr__(self) -> str:

@@ -60,7 +60,7 @@ def timeline(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
 
 def _width(line: Line) -> int:
     """About how many characters the name of a row takes, with what stands before and behind it."""
-    return len(line.own) + 2 * line.depth + (16 if line.kind == "map" else 6 if line.children else 4)
+    return len(line.own) + 2 * line.depth + (22 if line.kind == "map" else 6 if line.children else 4)
 
 
 def _axis(data: ReportData, axis: Axis) -> str:

@@ -8,16 +8,28 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from ... import Attempt, AttemptResult, ExecutionState, GraphNode, NoteKind, Store, TaskInstance, TaskType, WorkflowRun
+from ... import (
+    Attempt,
+    AttemptRecord,
+    AttemptResult,
+    ExecutionState,
+    GraphNode,
+    NoteKind,
+    Store,
+    TaskInstance,
+    TaskType,
+    WorkflowRun,
+)
 
 MOST_RUNS = 2000
 """So many subflow runs are opened."""
-MOST_LOOKS_BACK = 200
-"""Of so many subflow runs the attempts before the latest ones are read; each takes a look at all runs around it."""
+MOST_LOOKED_AT = 20_000
+"""Asking for the attempts of a subflow's run makes the store look at all tasks of the runs around it: of so many in all. Beyond
+that, earlier attempts are told without their logs and without who drove them."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST = {"failed": 0, "cancelled": 1, "running": 2}
 
@@ -170,7 +182,7 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
         if line.task.child_run_id is not None:
             order += 1
             heapq.heappush(waiting, (_FIRST.get(line.state, 3), line.depth, order, line))
-    opened = looks = 0
+    opened = looked_at = 0
     seen = {run_id}
     while waiting and opened < most_runs:
         line = heapq.heappop(waiting)[3]
@@ -181,10 +193,12 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
         opened += 1
         line.child = store.load(child_id)
         earlier: dict[str, list[Attempt]] | None = None
-        if looks < MOST_LOOKS_BACK and store.read_attempts(child_id):
-            looks += 1
+        records = store.read_attempts(child_id)
+        if records:
+            looked_at += len(run.tasks)
+            known = store.list_attempts(child_id) if looked_at <= MOST_LOOKED_AT else _without_logs(line.child, records)
             earlier = {}
-            for attempt in store.list_attempts(child_id):
+            for attempt in known:
                 earlier.setdefault(attempt.task_id, []).append(attempt)
         line.children = lines_of(line.child, line, earlier)
         for inner in _each(line.children):
@@ -257,6 +271,22 @@ def latest(task: TaskInstance) -> list[Attempt]:
     number = task.try_number + 1
     dates = (task.start_date, task.end_date)
     return [Attempt(task.task_id, number, task.try_number, result, *dates, task.error, task.reason, tuple(task.logs))]
+
+
+def _without_logs(run: WorkflowRun, records: Iterable[AttemptRecord]) -> Iterator[Attempt]:
+    """All attempts of a run: the earlier ones as they are stored, the latest as its tasks tell them."""
+    numbers: dict[str, int] = {}
+    for record in sorted(records, key=lambda record: record.number):
+        dates = (_moment(record.started), _moment(record.ended))
+        numbers[record.task_id] = record.number
+        yield Attempt(record.task_id, record.number, record.try_number, record.result, *dates, record.error, record.reason)
+    for task_id in numbers:
+        for attempt in latest(run.tasks[task_id]) if task_id in run.tasks else ():
+            yield replace(attempt, number=numbers[task_id] + 1)
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
 def whole_of(task_id: str) -> str | None:

@@ -99,7 +99,8 @@ def _head(data: ReportData, timing: Timing, title: str | None, budget: Budget, r
     facts.append(("Took" if run.end_date is not None else "So far", f"<strong>{span_text(timing.length)}</strong>"))
     if timing.paused:
         facts.append(("Of that, nothing ran for", span_text(timing.paused)))
-    facts.append(("Work done", f"{span_text(timing.busy)}{_side_by_side(timing)}"))
+    if not data.left_closed:  # what the subflows did that were not opened is not known
+        facts.append(("Work done", f"{span_text(timing.busy)}{_side_by_side(timing)}"))
     facts.append(("Attempts", _attempts(data)))
     listed = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
     flow = esc(run.flow_name if title is None else title)
