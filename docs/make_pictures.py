@@ -14,15 +14,14 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
 import tempfile
 import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyte
-from playwright.sync_api import sync_playwright
+import pyte  # pyright: ignore[reportMissingImports]
+from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "_static"
@@ -57,7 +56,7 @@ def main() -> int:
         target = folder / "orders.py"
         broken = (ROOT / "examples" / "orders.py").read_text()
         target.write_text(broken.replace(*MENDED))
-        command = [sys.executable, "-m", "app.infra.flow"]
+        command = ["python3", "-m", "app.infra.flow"]
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -72,6 +71,8 @@ def main() -> int:
         (FOLDER / "live-view.svg").write_text(drawn(screen), encoding="utf-8")
         page = folder / "report.html"
         subprocess.run([*command, "report", "monday", "-o", str(page)], env=environment, check=True, stdout=subprocess.DEVNULL)
+        # Not the name of a folder that was made up for this.
+        page.write_text(page.read_text(encoding="utf-8").replace(str(folder), "/home/you/shop"), encoding="utf-8")
         photograph(page, FOLDER / "report.png")
     return 0
 
@@ -82,7 +83,7 @@ def screen_at(command: list[str], environment: dict[str, str], text: str) -> Any
     stream = pyte.ByteStream(screen)
     child, master = pty.fork()
     if child == 0:
-        os.execve(command[0], command, environment)
+        os.execvpe(command[0], command, environment)
     fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     while True:
         try:
@@ -93,7 +94,7 @@ def screen_at(command: list[str], environment: dict[str, str], text: str) -> Any
             break
         stream.feed(re.sub(rb"\x1b\[(\d;)*2m", b"\x1b[90m", data))  # pyte knows no dim
         shown = "\n".join(screen.display)
-        if kept is None and f"{text} " in shown and "█" in shown:
+        if kept is None and f"{text} " in shown and re.search(r"monday .* \d+ %", shown):
             kept = [dict(screen.buffer[row]) for row in range(ROWS)]
     os.waitpid(child, 0)
     assert kept is not None, screen.display
