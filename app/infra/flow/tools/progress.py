@@ -33,6 +33,8 @@ from .units import counted
 
 OFTEN = 0.1
 """Seconds between two looks, at least."""
+TIMES_AT_FIRST = 20
+"""So many times as long at least after the first look, which has rooms to load, and where a failure is told: those are few."""
 TIMES = 100
 """A pause is so many times as long as the look before it took: so looking takes under 1 % of the time, of large runs too."""
 PATIENCE = 5.0
@@ -142,16 +144,22 @@ class _View(AbstractContextManager[None]):
     # --- in a thread of its own ---
 
     def _work(self) -> None:
-        due = time.monotonic() + OFTEN
+        soon = due = time.monotonic() + OFTEN
+        times = TIMES_AT_FIRST
         while not self._ending:
             self._wake.wait(max(0.0, due - time.monotonic()))
             self._wake.clear()
-            if self._told:
+            told = bool(self._told)
+            if told:
                 self._screen.above(self._failures())
-            if time.monotonic() >= due and not self._ending:
+            now = time.monotonic()
+            if (now >= due or (told and now >= soon)) and not self._ending:
                 began = time.thread_time()
                 self._look()
-                due = time.monotonic() + max(OFTEN, TIMES * (time.thread_time() - began))
+                took = time.thread_time() - began
+                soon = now + max(OFTEN, TIMES_AT_FIRST * took)
+                due = now + max(OFTEN, times * took)
+                times = TIMES
 
     def _look(self) -> None:
         run_id, began = self._run_id, self._began
