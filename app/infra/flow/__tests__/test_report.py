@@ -87,10 +87,37 @@ def test_the_top_says_what_failed_and_why(page: Page) -> None:
 def test_what_took_the_time_is_told_in_its_order(page: Page) -> None:
     begin = page.text.index("determined the end")
     steps = page.text[begin : page.text.index("Graph", begin)]
-    told = ["rates 2 attempts 50.0 s", "checks.none_missing 5 s", "regions 0 s", "invoice[east] 2 attempts"]
+    told = [
+        "rates 2 attempts, 30.0 s between them 50.0 s",
+        "checks.none_missing 5 s",
+        "regions 0 s",
+        "invoice[east] 2 attempts",
+    ]
     places = [steps.find(text) for text in told]
     assert -1 not in places
     assert places == sorted(places)
+
+
+def test_the_shares_of_what_took_the_time_are_at_most_the_whole() -> None:
+    """As in the tutorial: nothing else runs while one waits for its retry."""
+    clock = FakeClock()
+    flow = AsyncFlow("shares", MemoryStore(), clock=clock)
+
+    @flow.task(max_retries=1, retry_delay=100)
+    def rate(ctx: Context) -> None:
+        clock.pass_time(1)
+        if ctx.attempt_number == 0:
+            raise ConnectionError("busy")
+
+    @flow.task(depends_on=[rate])
+    def load(ctx: Context) -> None:
+        clock.pass_time(8)
+
+    flow.run(run_id="r")
+    text = of(flow.store, "r").text
+    shares = re.findall(r"(\d+)%", text[text.index("What took the time") :])
+    assert shares == ["93", "7"]
+    assert "10.0 s of work and 1 min 40 s between attempts" in text
 
 
 def test_each_attempt_is_told_with_its_reason(page: Page) -> None:
