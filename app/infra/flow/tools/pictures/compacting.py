@@ -1,4 +1,4 @@
-"""Draws together what straight arrows have pulled apart: dense pictures, where straightness costs more room than it is worth. Pure.
+"""Draws together what straight arrows have pulled apart: dense pictures, where straightness takes too much room. Pure.
 
 Each layer in turn moves to the weighted means of its neighbours, as near as its order and the room between allow: a weighted
 isotonic regression, by pooling those that would collide (Barlow et al., 1972). The weights are those of Gansner, Koutsofios,

@@ -40,7 +40,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a link is of the time of its run. The seconds of all links and the rest at the end are the run's, each of them once."""
+    """What a link is of the time of its run. All links and the rest at the end are the run's time, each second once."""
 
     step: Step
     worked: float
@@ -75,7 +75,7 @@ def divided(
     Args:
         steps: the chain.
         attempts: of a link, how each of its attempts ended, and its start and end, the first first.
-        pauses: the long times in which nothing ran, in their order. They are left out of the shares, but for delays before retries.
+        pauses: the long times in which nothing ran, in their order; no share has them, but for delays before retries.
         length: seconds from the run's beginning to its end.
     """
     found: list[tuple[Step, float, float, float]] = []

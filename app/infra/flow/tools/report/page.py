@@ -80,7 +80,8 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
 </main>
 <footer><p>Made by Night Batch {esc(__version__)} at {moment(data.now)}. All times are UTC.</p>
 <p class="keys js-only"><kbd>/</kbd> filter <kbd>j</kbd> <kbd>k</kbd> next, previous task <kbd>Enter</kbd> open it
-<kbd>e</kbd> open all failed <kbd>s</kbd> sort by time <kbd>t</kbd> light or dark <kbd>Esc</kbd> clear</p></footer>
+<kbd>e</kbd> open all failed <kbd>s</kbd> sort by time <kbd>t</kbd> light or dark <kbd>Esc</kbd> clear
+<kbd>+</kbd> <kbd>-</kbd> <kbd>0</kbd> <kbd>1</kbd> in a graph: closer, farther, fit to the width, full size</p></footer>
 <script>{script}</script>
 </body>
 </html>
