@@ -171,6 +171,10 @@ def test_a_long_pause_is_cut_out_and_a_short_one_is_not() -> None:
     assert axis.place(1000) == 1
 
 
+def test_what_nobody_would_notice_is_no_pause() -> None:
+    assert Axis(0, 0.01, [(0.006, 0.008)]).pauses == []
+
+
 def test_no_more_pauses_are_cut_out_than_the_eye_can_take() -> None:
     busy = [(number * 1000.0, number * 1000.0 + 1) for number in range(20)]
     axis = Axis(0, 19_001, busy)
@@ -205,6 +209,8 @@ def test_ticks_are_round_and_few_and_none_stands_in_a_pause() -> None:
         (5000, 7200),
         (90_000, 172_800),
         (2e6, 2_419_200),
+        (90 * 86_400, 100 * 86_400),
+        (1100 * 86_400, 2000 * 86_400),
     ],
 )
 def test_steps_are_those_of_clocks(least: float, step: float) -> None:

@@ -192,8 +192,9 @@ def _about(line: Line, timing: Timing, rows: Rows, after: list[Line]) -> str:
         facts.append(("Runs when", f"<code>{esc(node.trigger_rule)}</code>"))
     if line.task.interruptions:
         facts.append(("Interrupted", counted(line.task.interruptions, "time")))
-    if line.child is not None:
-        facts.append(("Its run", f"<code>{esc(line.child.id)}</code>"))
+    if line.task.child_run_id is not None:
+        gone = ' <span class="soft">(not in the store any more)</span>' if line.gone else ""
+        facts.append(("Its run", f"<code>{esc(line.task.child_run_id)}</code>{gone}"))
     return f'<dl class="facts small">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)}</dl>'
 
 

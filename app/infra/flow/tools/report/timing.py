@@ -26,9 +26,10 @@ class Timing:
         spans: dict[int, Span] = {}
         for line in data.lines:
             self._attempts[line.number] = [
-                (attempt.number, str(attempt.result), self.at(attempt.start_date), self._end(attempt.end_date))
+                (attempt.number, str(attempt.result), start, max(start, self._end(attempt.end_date)))
                 for attempt in line.attempts
                 if attempt.start_date is not None
+                for start in (self.at(attempt.start_date),)
             ]
             start, end = line.start, line.end
             spans[line.number] = Span(
