@@ -54,6 +54,10 @@ CONTRAST = """() => {
   }
   return found;
 }"""
+CLASHING = """() => { const all = [...document.querySelectorAll(".g-ticks span")].filter((it) => it.checkVisibility());
+  const boxes = all.map((it) => it.getBoundingClientRect());
+  return all.filter((_, i) => i && boxes[i].left < boxes[i - 1].right).map((it) => it.textContent); }"""
+"""Which moments at the axis run into the one before."""
 UNNAMED = """() => [...document.querySelectorAll("a[href], button, input, summary, [role=img], [tabindex]")].filter((node) =>
   node.checkVisibility() && !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length))
   .map((node) => node.outerHTML)"""
@@ -132,6 +136,13 @@ def test_it_fits_on_the_screen(show: Callable[..., Any], name: str, width: int) 
     page = show(name, width=width)
     page.keyboard.press("e")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLASHING) == []
+
+
+def test_the_bars_of_the_timeline_have_room_on_a_telephone(show: Callable[..., Any]) -> None:
+    page = show("sales", width=320)
+    assert page.locator(".g-lane").first.evaluate("it => it.getBoundingClientRect().width") > 200
+    assert page.evaluate(CLASHING) == []
 
 
 def test_hostile_texts_do_nothing(show: Callable[..., Any]) -> None:
@@ -329,8 +340,13 @@ def test_without_its_script_all_is_there(show: Callable[..., Any]) -> None:
 
 
 def test_it_prints_in_full_without_its_controls(show: Callable[..., Any], tmp_path: Path) -> None:
-    page = show("sales")
+    page = show("sales", dark=True)
+    page.keyboard.press("t")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(CONTRAST) == []
     assert not page.locator("nav").is_visible()
     assert not page.locator("#filter").is_visible()
     assert page.locator(".card").first.is_visible()

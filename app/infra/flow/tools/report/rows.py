@@ -245,7 +245,7 @@ def _logs(attempt: Attempt, attempts: int, budget: Budget) -> str:
     lines = "".join(_log_line(entry, budget) for entry in shown)
     left = len(attempt.logs) - len(shown)
     before = f'<p class="soft">{counted(left, "earlier line")} left out.</p>' if left else ""
-    return f'<h4>Log{of}</h4>{before}<div class="log" tabindex="0" role="log" aria-label="Log{of}">{lines}</div>'
+    return f'<h4>Log{of}</h4>{before}<div class="log" tabindex="0" role="group" aria-label="Log{of}">{lines}</div>'
 
 
 def _log_line(entry: LogEntry, budget: Budget) -> str:
