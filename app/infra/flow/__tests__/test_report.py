@@ -200,6 +200,28 @@ def test_hostile_texts_stay_texts() -> None:
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", source)
 
 
+def test_what_a_store_says_of_workers_notes_and_owners_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    flow = AsyncFlow("told", store)
+
+    @flow.task
+    def load(ctx: Context) -> None:
+        raise ValueError("no")
+
+    flow.run(run_id="r")
+    (attempt,), notes = store.list_attempts("r"), store.read_notes("r")
+    assert notes
+    for text in HOSTILE[:-1]:
+        told = replace(attempt, worker=text, reason=text, error=text)
+        monkeypatch.setattr(store, "list_attempts", lambda _, told=told: [told])
+        monkeypatch.setattr(store, "read_notes", lambda _, text=text: [replace(note, by=text, task_id=text) for note in notes])
+        page = of(store, "r")
+        assert page.problems == []
+        assert [tag for tag, _ in page.tags if tag in ("script", "img", "iframe")] == ["script"]
+        assert not [found for _, found in page.tags if any(name.startswith("on") for name in found)]
+        assert page.text.count(" ".join(text.split())) >= 2
+
+
 # --- runs of all kinds ---
 
 

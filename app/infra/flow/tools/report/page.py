@@ -206,7 +206,7 @@ def _sums(timing: Timing) -> str:
     sums = (
         (sum(part.worked for part in division.parts), "of work"),
         (sum(part.between for part in division.parts), "between attempts"),
-        (sum(part.waited for part in division.parts), "of waiting before them"),
+        (sum(part.waited for part in division.parts), "of waiting"),
         (division.rest, "after the last of them"),
         (division.still, "in which nothing was under way"),
     )

@@ -76,7 +76,8 @@
     }, { passive: false });
     const fits = () => {
       if (!picture.clientWidth) return; // in a fold
-      bar.hidden = !svg.style.width && natural.width <= room() && natural.height <= parseFloat(getComputedStyle(picture).maxHeight);
+      const whole = picture.scrollWidth <= picture.clientWidth && picture.scrollHeight <= picture.clientHeight;
+      bar.hidden = !svg.style.width && whole && scale() > 0.85;
       tell();
     };
     new ResizeObserver(fits).observe(picture);
