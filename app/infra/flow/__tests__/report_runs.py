@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from .. import AsyncFlow, Context, SkipTask, Store, WorkflowRun
 from .conftest import FakeClock
 
@@ -106,3 +108,18 @@ def many(store: Store, number: int) -> WorkflowRun:
         return {"text": "x" * 3000}
 
     return flow.run(run_id="many-1")
+
+
+def tangled(store: Store) -> WorkflowRun:
+    """Two hundred tasks without an order that people could see, of which one fails."""
+    flow = AsyncFlow("tangled", store)
+    random = Random(1)
+    for index in range(200):
+        ups = sorted({random.randrange(max(0, index - 60), index) for _ in range(3)}) if index else []
+
+        async def task(ctx: Context) -> None:
+            if ctx.task_id == "t70":
+                raise ValueError("tangled up")
+
+        flow.add_task_definition(f"t{index}", task, dependencies=[f"t{up}" for up in ups])
+    return flow.run(run_id="tangled-1")

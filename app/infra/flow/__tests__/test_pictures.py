@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from .. import ExecutionState, GraphNode, TaskInstance, TaskType
+from ..tools.pictures.compacting import pooled
 from ..tools.pictures.folding import fold
 from ..tools.pictures.layout import BESIDE, Layout, Place, layout_of
 from ..tools.pictures.lettering import fitted, text_width
@@ -301,6 +303,34 @@ def test_boxes_do_not_overlap_and_arrows_lead_onward_from_border_to_border(seed:
 )
 def test_usual_shapes_are_laid_out_without_overlaps(upstreams: Upstreams) -> None:
     check(layout_of(picture_of(graph_of(upstreams))))
+
+
+@pytest.mark.parametrize("reach", [60, 300])
+@pytest.mark.parametrize("direction", [None, "LR", "TB"])
+def test_hundreds_of_tasks_without_an_order_are_not_lost_in_a_large_picture(reach: int, direction: str | None) -> None:
+    """What keeps all long arrows straight is four times as large, and all but a twentieth of it is empty."""
+    layout = layout_of(picture_of(graph_of(random_dag(1, 300, reach))), direction)
+    check(layout)
+    filled = sum(place.width * place.height for place in layout.places)
+    assert filled > 0.09 * layout.width * layout.height
+
+
+@given(
+    wanted=st.lists(st.floats(-1000, 1000), min_size=1, max_size=20),
+    weights=st.lists(st.floats(0.01, 20), min_size=20, max_size=20),
+)
+def test_drawn_together_none_comes_too_near_another_and_what_has_room_stands_where_it_wants(
+    wanted: list[float], weights: list[float]
+) -> None:
+    rooms = [0.0, *[10.0] * (len(wanted) - 1)]
+    found = pooled(wanted, weights[: len(wanted)], rooms)
+    assert all(right - left >= 10 - 1e-6 for left, right in pairwise(found))
+    if all(right - left >= 10 for left, right in pairwise(wanted)):
+        assert found == pytest.approx(wanted)
+    mean = sum(place * weight for place, weight in zip(found, weights)) / sum(weights[: len(found)])
+    assert mean == pytest.approx(
+        sum(place * weight for place, weight in zip(wanted, weights)) / sum(weights[: len(found)]), abs=1e-6
+    )
 
 
 def test_what_is_inside_a_nested_flow_stands_within_its_box() -> None:

@@ -8,16 +8,19 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from datetime import datetime, timezone
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store
+from .. import AsyncFlow, Attempt, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, WorkflowRun
 from ..tools import cli, report_html, write_report
 from ..tools.report import gathering
 from ..tools.report.gathering import gather
+from ..tools.report.timing import Timing
 from ..tools.reporting import file_name
 from .conftest import FakeClock
 from .report_runs import HOSTILE, hostile, many, sales
@@ -87,10 +90,37 @@ def test_the_top_says_what_failed_and_why(page: Page) -> None:
 def test_what_took_the_time_is_told_in_its_order(page: Page) -> None:
     begin = page.text.index("determined the end")
     steps = page.text[begin : page.text.index("Graph", begin)]
-    told = ["rates 2 attempts 50.0 s", "checks.none_missing 5 s", "regions 0 s", "invoice[east] 2 attempts"]
+    told = [
+        "rates 2 attempts, 30.0 s between them 50.0 s",
+        "checks.none_missing 5 s",
+        "regions 0 s",
+        "invoice[east] 2 attempts",
+    ]
     places = [steps.find(text) for text in told]
     assert -1 not in places
     assert places == sorted(places)
+
+
+def test_the_shares_of_what_took_the_time_are_at_most_the_whole() -> None:
+    """As in the tutorial: nothing else runs while one waits for its retry."""
+    clock = FakeClock()
+    flow = AsyncFlow("shares", MemoryStore(), clock=clock)
+
+    @flow.task(max_retries=1, retry_delay=100)
+    def rate(ctx: Context) -> None:
+        clock.pass_time(1)
+        if ctx.attempt_number == 0:
+            raise ConnectionError("busy")
+
+    @flow.task(depends_on=[rate])
+    def load(ctx: Context) -> None:
+        clock.pass_time(8)
+
+    flow.run(run_id="r")
+    text = of(flow.store, "r").text
+    shares = re.findall(r"(\d+)%", text[text.index("What took the time") :])
+    assert shares == ["93", "7"]
+    assert "10.0 s of work and 1 min 40 s between attempts" in text
 
 
 def test_each_attempt_is_told_with_its_reason(page: Page) -> None:
@@ -168,6 +198,28 @@ def test_hostile_texts_stay_texts() -> None:
         assert " ".join(f"ValueError: {text}".split()) in page.text
     source = report_html(store, run.id)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", source)
+
+
+def test_what_a_store_says_of_workers_notes_and_owners_stays_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    flow = AsyncFlow("told", store)
+
+    @flow.task
+    def load(ctx: Context) -> None:
+        raise ValueError("no")
+
+    flow.run(run_id="r")
+    (attempt,), notes = store.list_attempts("r"), store.read_notes("r")
+    assert notes
+    for text in HOSTILE[:-1]:
+        told = replace(attempt, worker=text, reason=text, error=text)
+        monkeypatch.setattr(store, "list_attempts", lambda _, told=told: [told])
+        monkeypatch.setattr(store, "read_notes", lambda _, text=text: [replace(note, by=text, task_id=text) for note in notes])
+        page = of(store, "r")
+        assert page.problems == []
+        assert [tag for tag, _ in page.tags if tag in ("script", "img", "iframe")] == ["script"]
+        assert not [found for _, found in page.tags if any(name.startswith("on") for name in found)]
+        assert page.text.count(" ".join(text.split())) >= 2
 
 
 # --- runs of all kinds ---
@@ -265,6 +317,93 @@ def test_subflows_are_told_with_their_inside() -> None:
     page = of(flow.store, "r")
     assert "each.deep failed" in page.text
     assert "ZeroDivisionError: division by zero" in page.text
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_subflow_whose_run_is_gone_says_so(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was pruned, long ago or between two looks at the store."""
+    store = MemoryStore()
+    inner = AsyncFlow("inner")
+
+    @inner.task
+    def load(ctx: Context) -> None: ...
+
+    flow = AsyncFlow("outer", store)
+    flow.add_subflow_definition("part", inner)
+    child = flow.run(run_id="r").tasks["part"].child_run_id
+    load_run = store.load
+
+    def gone(run_id: str) -> WorkflowRun:
+        if run_id == child:
+            raise RunNotFoundError(run_id)
+        return load_run(run_id)
+
+    monkeypatch.setattr(store, "load", gone)
+    if when == "before":
+        monkeypatch.setattr(store, "exists", lambda run_id: run_id != child)
+    assert f"Its run {child} (not in the store any more)" in of(store, "r").text
+
+
+class Retold:
+    """A store whose tasks began and ended at other moments than they did."""
+
+    def __init__(self, store: Store, times: dict[str, tuple[float, float]], run: tuple[float, float]) -> None:
+        self._store = store
+        self._times = {name: (self._at(start), self._at(end)) for name, (start, end) in times.items()}
+        self._run = (self._at(run[0]), self._at(run[1]))
+
+    @staticmethod
+    def _at(seconds: float) -> datetime:
+        return datetime(2026, 3, 1, tzinfo=timezone.utc) + timedelta(seconds=seconds)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def load(self, run_id: str) -> WorkflowRun:
+        run = self._store.load(run_id)
+        run.start_date, run.end_date = self._run
+        for name, (start, end) in self._times.items():
+            run.tasks[name].start_date, run.tasks[name].end_date = start, end
+        return run
+
+    def list_attempts(self, run_id: str) -> list[Attempt]:
+        return [
+            replace(attempt, start_date=self._times[attempt.task_id][0], end_date=self._times[attempt.task_id][1])
+            for attempt in self._store.list_attempts(run_id)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("times", "run", "length"),
+    [
+        ({"a": (100, 50), "b": (20, 10)}, (90, 5), 80),
+        ({"a": (0, 3e-6), "b": (3e-6, 5e-6)}, (0, 5e-6), 5e-6),
+        ({"a": (0, 4e8), "b": (4e8, 7e8)}, (0, 7e8), 7e8),
+        ({"a": (0, 60), "b": (30, 90)}, (0, 90), 90),
+    ],
+    ids=["set back", "microseconds", "years", "overlapping"],
+)
+def test_clocks_that_say_strange_things_have_a_report(
+    times: dict[str, tuple[float, float]], run: tuple[float, float], length: float
+) -> None:
+    flow = AsyncFlow("clocks", MemoryStore())
+
+    @flow.task
+    def a(ctx: Context) -> None: ...
+
+    @flow.task(depends_on=[a])
+    def b(ctx: Context) -> None: ...
+
+    flow.run(run_id="r")
+    store: Any = Retold(flow.store, times, run)
+    timing = Timing(gather(store, "r"))
+    assert timing.length == pytest.approx(length)
+    assert timing.paused <= timing.length
+    assert all(end >= start for line in (0, 1) for _, _, start, end in timing.spans(gather(store, "r").lines[line]))
+    page = of(store, "r")
+    assert page.problems == []
+    assert "-" not in "".join(page.texts(r"Took (\S+)"))
+    assert "nan" not in page.text
 
 
 def test_flows_that_nest_deeply_are_no_depth() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from .. import AsyncFlow, MemoryStore
 from ..tools import write_report
-from .report_runs import hostile, many, sales
+from .report_runs import hostile, many, sales, tangled
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="it looks at pages with Playwright: see requirements-extras.txt")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -54,6 +54,10 @@ CONTRAST = """() => {
   }
   return found;
 }"""
+CLASHING = """() => { const all = [...document.querySelectorAll(".g-ticks span")].filter((it) => it.checkVisibility());
+  const boxes = all.map((it) => it.getBoundingClientRect());
+  return all.filter((_, i) => i && boxes[i].left < boxes[i - 1].right).map((it) => it.textContent); }"""
+"""Which moments at the axis run into the one before."""
 UNNAMED = """() => [...document.querySelectorAll("a[href], button, input, summary, [role=img], [tabindex]")].filter((node) =>
   node.checkVisibility() && !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length))
   .map((node) => node.outerHTML)"""
@@ -75,6 +79,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_report(store, sales(store).id, folder / "sales.html")
     write_report(store, hostile(store).id, folder / "hostile.html")
     write_report(store, many(store, 300).id, folder / "many.html")
+    write_report(store, tangled(store).id, folder / "tangled.html")
     flow = AsyncFlow("empty", store)
     write_report(store, flow.run(run_id="empty").id, folder / "empty.html")
     return folder
@@ -117,7 +122,7 @@ def visible_rows(page: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("name", ["sales", "many", "hostile", "empty"])
+@pytest.mark.parametrize("name", ["sales", "many", "hostile", "tangled", "empty"])
 def test_all_that_is_written_can_be_read(show: Callable[..., Any], name: str, dark: bool) -> None:
     page = show(name, dark=dark)
     page.keyboard.press("e")
@@ -125,12 +130,19 @@ def test_all_that_is_written_can_be_read(show: Callable[..., Any], name: str, da
     assert page.evaluate(UNNAMED) == []
 
 
-@pytest.mark.parametrize("width", [360, 1000])
-@pytest.mark.parametrize("name", ["sales", "many", "hostile"])
+@pytest.mark.parametrize("width", [320, 360, 1000])
+@pytest.mark.parametrize("name", ["sales", "many", "hostile", "tangled"])
 def test_it_fits_on_the_screen(show: Callable[..., Any], name: str, width: int) -> None:
     page = show(name, width=width)
     page.keyboard.press("e")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CLASHING) == []
+
+
+def test_the_bars_of_the_timeline_have_room_on_a_telephone(show: Callable[..., Any]) -> None:
+    page = show("sales", width=320)
+    assert page.locator(".g-lane").first.evaluate("it => it.getBoundingClientRect().width") > 200
+    assert page.evaluate(CLASHING) == []
 
 
 def test_hostile_texts_do_nothing(show: Callable[..., Any]) -> None:
@@ -199,6 +211,46 @@ def test_a_box_of_the_graph_leads_to_the_row_of_its_task(show: Callable[..., Any
     page.locator(".picture a", has=page.locator("[data-task='rates']")).click()
     page.wait_for_function("document.activeElement.title === 'rates'")
     assert page.locator("tr.detail.open").count() == 1
+
+
+def test_a_large_graph_begins_where_something_failed_and_comes_closer_by_buttons_and_keys(show: Callable[..., Any]) -> None:
+    page = show("tangled")
+    picture = page.locator("#graph > .picture")
+    told = page.locator("#graph .zoomed")
+    failed = page.locator("#graph [data-task=t70]")
+    inside = """(it) => { const a = it.getBoundingClientRect(), b = it.closest('.picture').getBoundingClientRect();
+      return a.left >= b.left && a.right <= b.right && a.top >= b.top && a.bottom <= b.bottom; }"""
+    assert failed.evaluate(inside)
+    assert told.inner_text() == "72 %"
+    page.get_by_role("button", name="Fit to the width").click()
+    assert picture.evaluate("it => it.scrollWidth <= it.clientWidth")
+    fitting = int(told.inner_text().removesuffix(" %"))
+    assert 20 < fitting < 72
+    picture.focus()
+    page.keyboard.press("1")
+    assert told.inner_text() == "100 %"
+    assert picture.evaluate("it => it.scrollWidth > it.clientWidth")
+    page.keyboard.press("-")
+    assert told.inner_text() == "80 %"
+    page.keyboard.press("+")
+    assert told.inner_text() == "100 %"
+    failed.scroll_into_view_if_needed()
+    page.keyboard.press("0")
+    assert told.inner_text() == f"{fitting} %"
+    for _ in range(30):
+        page.keyboard.press("+")
+    assert told.inner_text() == "200 %"
+
+
+def test_a_graph_that_fits_has_no_buttons_to_come_closer(show: Callable[..., Any]) -> None:
+    page = show("sales")
+    assert not page.get_by_role("button", name="Zoom in").is_visible()
+
+
+def test_a_large_graph_scrolls_without_the_script(show: Callable[..., Any]) -> None:
+    picture = show("tangled", script=False).locator("#graph > .picture")
+    assert picture.evaluate("it => it.scrollWidth > it.clientWidth && it.clientHeight < innerHeight")
+    assert picture.evaluate("it => it.querySelector('svg text').getBoundingClientRect().height") > 8
 
 
 def test_a_link_to_a_task_opens_it_when_the_page_is_opened(show: Callable[..., Any], files: Path) -> None:
@@ -288,8 +340,13 @@ def test_without_its_script_all_is_there(show: Callable[..., Any]) -> None:
 
 
 def test_it_prints_in_full_without_its_controls(show: Callable[..., Any], tmp_path: Path) -> None:
-    page = show("sales")
+    page = show("sales", dark=True)
+    page.keyboard.press("t")
+    page.keyboard.press("t")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate(CONTRAST) == []
     assert not page.locator("nav").is_visible()
     assert not page.locator("#filter").is_visible()
     assert page.locator(".card").first.is_visible()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ..models import GraphNode
-from ..tools.report.critical_path import Span, Step, critical_path
+from ..tools.report.critical_path import Division, Span, Step, critical_path, divided
 from ..tools.report.failures import place_of
 from ..tools.report.gantt import MOST_PAUSES, PAUSE_WIDTH, Axis, Bar, bars_of, chosen, density, merged, nice_step
 from ..tools.report.gathering import needs_of, whole_of
@@ -87,6 +89,71 @@ def test_a_chain_of_50000_tasks_is_no_depth() -> None:
     assert [step.number for step in critical_path(nested, [0], 0.0, 9.0)] == [20_000]
 
 
+def test_a_clock_that_was_set_back_makes_no_link_longer_than_the_run() -> None:
+    spans = {0: Span(10, 5), 1: Span(5, 6, [0]), 2: Span(-3, 20, [1])}
+    steps = critical_path(spans, spans, 0.0, 6.0)
+    assert all(step.waited >= 0 and step.took >= 0 for step in steps)
+    assert sum(step.waited + step.took for step in steps) <= 6
+
+
+# --- what each link is of the time ---
+
+
+def total(division: Division) -> float:
+    return sum(part.worked + part.between + part.waited for part in division.parts) + division.rest + division.still
+
+
+def test_a_delay_before_a_retry_is_a_part_of_its_link_and_no_share_is_told_twice() -> None:
+    """The second link waits 50 seconds for its retry, in which nothing runs: half of the time, and no more."""
+    attempts = {0: [("success", 0.0, 40.0)], 1: [("failed", 42.0, 44.0), ("success", 94.0, 98.0)]}
+    division = divided([Step(0, 0, 40), Step(1, 2, 56)], attempts.__getitem__, [(44.0, 94.0)], 100.0)
+    first, second = division.parts
+    assert (first.worked, first.between, first.waited) == (40, 0, 0)
+    assert (second.worked, second.between, second.waited) == (6, 50, 2)
+    assert [part.share for part in division.parts] == pytest.approx([0.4, 0.56])
+    assert (division.rest, division.still) == (2, 0)
+    assert total(division) == pytest.approx(100)
+
+
+def test_a_night_in_which_the_run_stood_still_is_nobodys_share() -> None:
+    """Between two tries of a person, and after the death of the process in the middle of an attempt."""
+    attempts = {0: [("success", 0.0, 10.0)], 1: [("interrupted", 1000.0, 1010.0), ("success", 5000.0, 5030.0)]}
+    division = divided([Step(0, 0, 10), Step(1, 990, 4030)], attempts.__getitem__, [(10.0, 1000.0), (1010.0, 5000.0)], 5030.0)
+    assert [part.share for part in division.parts] == [pytest.approx(0.2), pytest.approx(0.8)]
+    assert division.still == 990 + 3990
+    assert total(division) == pytest.approx(5030)
+
+
+@given(
+    spans=st.lists(st.tuples(st.floats(-5, 100), st.floats(-5, 100), st.sets(st.integers(0, 12), max_size=3)), max_size=12),
+    attempts=st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(["failed", "interrupted", "success"]), st.floats(-5, 110), st.floats(-5, 110)), max_size=4
+        ),
+        min_size=12,
+        max_size=12,
+    ),
+    cuts=st.lists(st.floats(0, 100), max_size=8, unique=True),
+    length=st.floats(0, 100),
+)
+def test_parts_waits_and_the_rest_are_the_length_of_the_run_whatever_the_clocks_said(
+    spans: list[tuple[float, float, set[int]]],
+    attempts: list[list[tuple[str, float, float]]],
+    cuts: list[float],
+    length: float,
+) -> None:
+    graph = {
+        number: Span(start, end, [need for need in sorted(needs) if need < number])
+        for number, (start, end, needs) in enumerate(spans)
+    }
+    steps = critical_path(graph, graph, 0.0, length)
+    edges = [min(cut, length) for cut in sorted(cuts)]
+    division = divided(steps, attempts.__getitem__, list(zip(edges[::2], edges[1::2])), length)
+    assert total(division) == pytest.approx(length, abs=1e-6)
+    assert all(min(part.worked, part.between, part.waited, part.share) >= 0 for part in division.parts)
+    assert sum(part.share for part in division.parts) <= 1 + 1e-6
+
+
 # --- the axis ---
 
 
@@ -103,6 +170,10 @@ def test_a_long_pause_is_cut_out_and_a_short_one_is_not() -> None:
     assert axis.place(980) - axis.place(20) == pytest.approx(PAUSE_WIDTH)
     assert axis.place(20) == pytest.approx((1 - PAUSE_WIDTH) / 2)
     assert axis.place(1000) == 1
+
+
+def test_what_nobody_would_notice_is_no_pause() -> None:
+    assert Axis(0, 0.01, [(0.006, 0.008)]).pauses == []
 
 
 def test_no_more_pauses_are_cut_out_than_the_eye_can_take() -> None:
@@ -139,6 +210,8 @@ def test_ticks_are_round_and_few_and_none_stands_in_a_pause() -> None:
         (5000, 7200),
         (90_000, 172_800),
         (2e6, 2_419_200),
+        (90 * 86_400, 100 * 86_400),
+        (1100 * 86_400, 2000 * 86_400),
     ],
 )
 def test_steps_are_those_of_clocks(least: float, step: float) -> None:

@@ -105,7 +105,7 @@ def _laid(picture: Picture, direction: str | None, done: Mapping[int, Layout]) -
     if level.width <= max(LONGEST, level.height * 1.6):
         return level
     upright = _placed(picture, _alike(picture, sizes), edges, "TB", done)
-    return upright if upright.width < level.width / 2 else level
+    return upright if upright.width < 0.7 * level.width else level
 
 
 def _size(box: Box, done: Mapping[int, Layout]) -> Point:
@@ -277,7 +277,7 @@ def _along(
             for other in web.downs[position]
         )
         next_one = NEXT if flat else 0.75 * NEXT
-        start += length + min(2.5 * NEXT, next_one + 1.5 * max(0, bends - 4))
+        start += length + min(1.8 * NEXT, next_one + 1.5 * max(0, bends - 4))
     return near, far, ends
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 
+from .compacting import compacted
+
 
 def straightened(
     layers: Sequence[Sequence[int]],
@@ -44,7 +46,7 @@ def straightened(
             turned = [row[::-1] for row in rows] if mirrored else rows
             places = _compacted(turned, _aligned(turned, before, conflicts), apart)
             found.append([-place for place in places] if mirrored else places)
-    return _balanced(found, layers, breadths)
+    return compacted(layers, ups, downs, boxes, _balanced(found, layers, breadths), apart)
 
 
 def _conflicts(

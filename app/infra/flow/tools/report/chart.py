@@ -15,6 +15,8 @@ from .timing import Timing
 
 MOST_LINES = 300
 _BUCKETS = 240
+_BY_CLOCK = 600
+"""Seconds from which on a run with pauses is told by the clock; below, people count from its beginning."""
 _WORDS = {"wait": "waited for its turn", "delay": "until the next attempt"}
 
 
@@ -66,12 +68,13 @@ def _width(line: Line) -> int:
 def _axis(data: ReportData, axis: Axis) -> str:
     labels: list[str] = []
     reached = -1.0
+    clock = bool(axis.pauses) and axis.end - axis.start >= _BY_CLOCK
     for tick in axis.ticks():
         place = axis.place(tick)
-        if place - reached < 0.07 or place > 0.985:
+        if place - reached < (0.1 if clock and reached == 0 else 0.07) or place > 0.985:
             continue
         reached = place
-        text = f"{data.start + timedelta(seconds=tick):%H:%M:%S}" if axis.pauses else span_text(tick) if tick else "0"
+        text = f"{data.start + timedelta(seconds=tick):%H:%M:%S}" if clock else span_text(tick) if tick else "0"
         labels.append(f'<span style="left:{place:.3%}">{text}</span>')
     return f'<div class="g-axis" aria-hidden="true"><div class="g-ticks">{"".join(labels)}</div></div>'
 

@@ -14,6 +14,8 @@ from itertools import pairwise
 
 MOST_PAUSES = 6
 """So many pauses are cut out, the longest of them."""
+LEAST_PAUSE = 1.0
+"""Seconds; a shorter time is no pause to people, however short the run is."""
 PAUSE_WIDTH = 0.035
 """How much of the width a pause takes that is cut out."""
 _STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172800, 604800)
@@ -92,10 +94,17 @@ def nice_step(least: float) -> float:
     """The round length of time that is at least so long: below a second 1, 2 or 5 times a power of ten, else as clocks do."""
     if least <= 0:
         return 1.0
+    if least > 10 * _STEPS[-1]:
+        return 86400.0 * nice_round(least / 86400)
     if least > _STEPS[-1]:
         return math.ceil(least / _STEPS[-1]) * _STEPS[-1]
     if least > 0.5:
         return next(step for step in _STEPS if step >= least)
+    return nice_round(least)
+
+
+def nice_round(least: float) -> float:
+    """1, 2 or 5 times a power of ten, at least so much."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * (1 - 1e-9))
 
@@ -125,7 +134,7 @@ def _pauses(start: float, end: float, busy: Iterable[tuple[float, float]]) -> li
     rest = end - start
     for gap in longest:
         length = gap.end - gap.start
-        if length <= 0.2 * rest:  # a fifth of all, which is a quarter of the others
+        if length < LEAST_PAUSE or length <= 0.2 * rest:  # a fifth of all, which is a quarter of the others
             break
         taken.append(gap)
         rest -= length

@@ -19,6 +19,7 @@ from ... import (
     ExecutionState,
     GraphNode,
     NoteKind,
+    RunNotFoundError,
     Store,
     TaskInstance,
     TaskType,
@@ -55,6 +56,8 @@ class Line:
     node: GraphNode | None = None
     child: WorkflowRun | None = None
     """Of a subflow whose run was opened: that run."""
+    gone: bool = False
+    """Of a subflow: whether its run is not in the store any more."""
     depth: int = 0
 
     @property
@@ -139,12 +142,11 @@ class ReportData:
     @property
     def end(self) -> datetime:
         """When it ended. Of a run that has not: now if somebody drives it, else the last that is known of it."""
-        if self.run.end_date is not None and ExecutionState.is_terminal(self.run.state):
-            return self.run.end_date
-        if self.owner is not None:
-            return max(self.now, self.start)
         known = [moment for line in self.lines for attempt in line.attempts for moment in (attempt.start_date, attempt.end_date)]
-        return max([moment for moment in known if moment is not None], default=self.start)
+        last = max([moment for moment in known if moment is not None], default=self.start)
+        if self.run.end_date is not None and ExecutionState.is_terminal(self.run.state):
+            return max(self.run.end_date, last)  # a clock that was set back may have told of an earlier end
+        return last if self.owner is None else max(self.now, last)
 
     @property
     def leaves(self) -> list[Line]:
@@ -187,19 +189,24 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
     while waiting and opened < most_runs:
         line = heapq.heappop(waiting)[3]
         child_id = line.task.child_run_id
-        if child_id is None or child_id in seen or not store.exists(child_id):
+        if child_id is None or child_id in seen:
             continue
         seen.add(child_id)
-        opened += 1
-        line.child = store.load(child_id)
         earlier: dict[str, list[Attempt]] | None = None
-        records = store.read_attempts(child_id)
-        if records:
-            looked_at += len(run.tasks)
-            known = store.list_attempts(child_id) if looked_at <= MOST_LOOKED_AT else _without_logs(line.child, records)
-            earlier = {}
-            for attempt in known:
-                earlier.setdefault(attempt.task_id, []).append(attempt)
+        try:
+            child = store.load(child_id)
+            records = store.read_attempts(child_id)
+            if records:
+                looked_at += len(run.tasks)
+                known = store.list_attempts(child_id) if looked_at <= MOST_LOOKED_AT else _without_logs(child, records)
+                earlier = {}
+                for attempt in known:
+                    earlier.setdefault(attempt.task_id, []).append(attempt)
+        except RunNotFoundError:  # it was pruned, perhaps a moment ago
+            line.gone = True
+            continue
+        opened += 1
+        line.child = child
         line.children = lines_of(line.child, line, earlier)
         for inner in _each(line.children):
             if inner.task.child_run_id is not None:
@@ -328,9 +335,12 @@ def _owner(store: Store, run: WorkflowRun) -> str | None:
     if ExecutionState.is_terminal(run.state):
         return None
     seen: set[str] = set()
-    while run.parent_run_id is not None and run.parent_run_id not in seen and store.exists(run.parent_run_id):
+    while run.parent_run_id is not None and run.parent_run_id not in seen:
         seen.add(run.id)
-        run = store.load(run.parent_run_id)
+        try:
+            run = store.load(run.parent_run_id)
+        except RunNotFoundError:
+            break
     ask: Any = getattr(store, "owner_of", None)  # stores of people's own may have none
     return None if ask is None else ask(run.id)
 

@@ -13,7 +13,7 @@ from ... import __version__
 from ..pictures.svg import DARK, LIGHT, RULES
 from ..units import counted, masked, span_text, value_text
 from .chart import timeline
-from .critical_path import Step
+from .critical_path import Part
 from .drawn import graph_of
 from .failures import failures
 from .gathering import ReportData
@@ -80,7 +80,8 @@ def page(data: ReportData, *, budget: Budget, values: bool = True, title: str | 
 </main>
 <footer><p>Made by Night Batch {esc(__version__)} at {moment(data.now)}. All times are UTC.</p>
 <p class="keys js-only"><kbd>/</kbd> filter <kbd>j</kbd> <kbd>k</kbd> next, previous task <kbd>Enter</kbd> open it
-<kbd>e</kbd> open all failed <kbd>s</kbd> sort by time <kbd>t</kbd> light or dark <kbd>Esc</kbd> clear</p></footer>
+<kbd>e</kbd> open all failed <kbd>s</kbd> sort by time <kbd>t</kbd> light or dark <kbd>Esc</kbd> clear
+<kbd>+</kbd> <kbd>-</kbd> <kbd>0</kbd> <kbd>1</kbd> in a graph: closer, farther, fit to the width, full size</p></footer>
 <script>{script}</script>
 </body>
 </html>
@@ -184,60 +185,74 @@ def _time(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
     steps = timing.path
     if not steps:
         return ""
+    parts = timing.division.parts
     pieces = _pieces(data, timing) if len(steps) <= _MOST_FOLDED else ""
-    longest = sorted(steps, key=lambda step: (-step.took, step.number))
-    kept = {step.number for step in longest[:_MOST_STEPS]}
-    lines = "".join(_step(data, timing, step, links) for step in steps if step.number in kept)
-    took = sum(step.took for step in steps)
-    waited = sum(step.waited for step in steps) - timing.paused
-    waiting = f", and {span_text(waited)} of waiting between them" if waited > 0.01 * (timing.length - timing.paused) else ""
+    longest = sorted(parts, key=lambda part: (-part.share, part.step.number))
+    kept = {part.step.number for part in longest[:_MOST_STEPS]}
+    lines = "".join(_step(data, timing, part, links) for part in parts if part.step.number in kept)
     ended = data.run.end_date is not None
     told = "determined the end" if ended else "took the time so far"
-    told = f"{counted(len(steps), 'task')}{' in a row' if len(steps) > 1 else ''} {told}: {span_text(took)} of work{waiting}."
+    told = f"{counted(len(steps), 'task')}{' in a row' if len(steps) > 1 else ''} {told}: {_sums(timing)}."
     advice = " Whoever wants it to be quicker begins here." if ended else ""
     more = f"<p class='soft'>The {_MOST_STEPS} longest of them:</p>" if len(steps) > _MOST_STEPS else ""
     strip = f'<div class="strip" aria-hidden="true">{pieces}</div>' if pieces else ""
     return f'<p class="lead">{told}{advice}</p>{strip}{more}<ol class="path">{lines}</ol>{_all_steps(data, timing, links)}'
 
 
+def _sums(timing: Timing) -> str:
+    """What the time went into; all of them together are the run's."""
+    division = timing.division
+    least = 0.01 * (timing.length - division.still)
+    sums = (
+        (sum(part.worked for part in division.parts), "of work"),
+        (sum(part.between for part in division.parts), "between attempts"),
+        (sum(part.waited for part in division.parts), "of waiting"),
+        (division.rest, "after the last of them"),
+        (division.still, "in which nothing was under way"),
+    )
+    told = [f"{span_text(seconds)} {what}" for index, (seconds, what) in enumerate(sums) if index == 0 or seconds > least]
+    return told[0] if len(told) == 1 else f"{', '.join(told[:-1])} and {told[-1]}"
+
+
 def _all_steps(data: ReportData, timing: Timing, links: dict[int, str]) -> str:
     steps = timing.path
     if len(steps) <= _MOST_STEPS:
         return ""
-    lines = "".join(_step(data, timing, step, links) for step in steps[:_MOST_FOLDED])
+    lines = "".join(_step(data, timing, part, links) for part in timing.division.parts[:_MOST_FOLDED])
     left = f"<p class='soft'>{counted(len(steps) - _MOST_FOLDED, 'more step')}.</p>" if len(steps) > _MOST_FOLDED else ""
     return f'<details><summary>All {len(steps):,} in their order</summary><ol class="path">{lines}</ol>{left}</details>'
 
 
 def _pieces(data: ReportData, timing: Timing) -> str:
-    """The chain as a strip, on the axis of the timeline."""
-    parts: list[str] = []
-    reached = 0.0
-    for step in timing.path:
-        line = data.lines[step.number]
-        start = reached + step.waited
-        wait, width = timing.width(reached, start), timing.width(start, start + step.took)
+    """The chain as a strip of the time in which the run went on."""
+    division = timing.division
+    went_on = (timing.length - division.still) or 1.0
+    pieces: list[str] = []
+    for part in division.parts:
+        line = data.lines[part.step.number]
+        wait = part.waited / went_on
         if wait > 0.001:
-            parts.append(f'<i class="wait" style="flex-grow:{wait:.5f}"></i>')
-        named = esc(line.path, 60) if width > 0.08 else ""
-        parts.append(f'<i class="s-{class_of(line.state)}" style="flex-grow:{width:.5f}">{named}</i>')
-        reached = start + step.took
-    return "".join(parts)
+            pieces.append(f'<i class="wait" style="flex-grow:{wait:.5f}"></i>')
+        named = esc(line.path, 60) if part.share > 0.08 else ""
+        pieces.append(f'<i class="s-{class_of(line.state)}" style="flex-grow:{part.share:.5f}">{named}</i>')
+    if division.rest / went_on > 0.001:
+        pieces.append(f'<i class="wait" style="flex-grow:{division.rest / went_on:.5f}"></i>')
+    return "".join(pieces)
 
 
-def _step(data: ReportData, timing: Timing, step: Step, links: dict[int, str]) -> str:
-    line = data.lines[step.number]
-    running = (timing.length - timing.paused) or 1.0
-    share = min(step.took / running, 1.0)
+def _step(data: ReportData, timing: Timing, part: Part, links: dict[int, str]) -> str:
+    line, number = data.lines[part.step.number], part.step.number
+    least = 0.02 * (timing.length - timing.division.still)
     name = esc(line.path, 300)
-    linked = f'<a href="{links[step.number]}">{name}</a>' if step.number in links else name
-    waited = f'<span class="soft">after a wait of {span_text(step.waited)}</span>' if step.waited > 0.02 * running else ""
-    again = f'<span class="soft">{len(line.series)} attempts</span>' if len(line.series) > 1 else ""
+    linked = f'<a href="{links[number]}">{name}</a>' if number in links else name
+    waited = f'<span class="soft">after a wait of {span_text(part.waited)}</span>' if part.waited > least else ""
+    between = f", {span_text(part.between)} between them" if part.between > least else ""
+    again = f'<span class="soft">{len(line.series)} attempts{between}</span>' if len(line.series) > 1 else ""
     return (
         f'<li><span class="sign s-{class_of(line.state)}" title="{esc(line.state)}">{sign(line.state)}</span>'
-        f'<span class="who">{linked} {again} {waited}</span><span class="num">{span_text(step.took)}</span>'
-        f'<span class="num share-of">{share:.0%}</span><span class="meter" aria-hidden="true">'
-        f'<i class="s-{class_of(line.state)}" style="width:{share:.2%}"></i></span></li>'
+        f'<span class="who">{linked} {again} {waited}</span><span class="num">{span_text(part.worked + part.between)}</span>'
+        f'<span class="num share-of">{part.share:.0%}</span><span class="meter" aria-hidden="true">'
+        f'<i class="s-{class_of(line.state)}" style="width:{part.share:.2%}"></i></span></li>'
     )
 
 

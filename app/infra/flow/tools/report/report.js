@@ -21,8 +21,68 @@
   }, { rootMargin: "-12% 0px -78% 0px" });
   document.querySelectorAll("main > section").forEach((section) => seen.observe(section));
 
-  // --- a large graph begins where something failed ---
-  for (const picture of document.querySelectorAll("section > .picture")) {
+  // --- graphs: closer and farther; a large one begins where something failed ---
+  const LEAST = 0.1, MOST = 2;
+  for (const picture of document.querySelectorAll(".picture")) {
+    const svg = picture.querySelector("svg");
+    const natural = { width: svg.width.baseVal.value, height: svg.height.baseVal.value };
+    const room = () => {
+      const style = getComputedStyle(picture);
+      return picture.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+    };
+    const scale = () => svg.getBoundingClientRect().width / natural.width || 1;
+    const told = make("span", { className: "zoomed" });
+    told.setAttribute("role", "status");
+    const tell = () => { told.textContent = `${Math.round(scale() * 100)} %`; };
+    // What lies under the point stays there: the middle of the frame, or the pointer.
+    const zoom = (wanted, point) => {
+      const frame = picture.getBoundingClientRect();
+      const at = point || { x: frame.left + picture.clientWidth / 2, y: frame.top + picture.clientHeight / 2 };
+      const old = svg.getBoundingClientRect();
+      const x = (at.x - old.left) / old.width, y = (at.y - old.top) / old.height;
+      svg.style.maxWidth = "none";
+      svg.style.width = `${natural.width * Math.min(Math.max(wanted, LEAST), MOST)}px`;
+      const now = svg.getBoundingClientRect();
+      picture.scrollBy({ left: now.left + x * now.width - at.x, top: now.top + y * now.height - at.y, behavior: "instant" });
+      tell();
+    };
+    const act = {
+      "-": ["−", "Zoom out", () => zoom(scale() / 1.25)],
+      "+": ["+", "Zoom in", () => zoom(scale() * 1.25)],
+      0: ["Fit", "Fit to the width", () => zoom(Math.min(room() / natural.width, 1))],
+      1: ["Full size", "Full size", () => zoom(1)],
+    };
+    const bar = make("div", { className: "zoom" });
+    bar.setAttribute("role", "group");
+    bar.setAttribute("aria-label", `Zoom: ${picture.getAttribute("aria-label")}`);
+    for (const [key, [text, label, run]] of [["-", act["-"]], ["+", act["+"]], ["0", act[0]], ["1", act[1]]]) {
+      const button = make("button", { type: "button", textContent: text, title: `${label} (${key})` });
+      button.setAttribute("aria-label", label);
+      button.setAttribute("aria-keyshortcuts", key);
+      button.addEventListener("click", run);
+      bar.append(button);
+    }
+    bar.append(told);
+    picture.before(bar);
+    picture.addEventListener("keydown", (event) => {
+      if (event.metaKey || event.ctrlKey || event.altKey) return;
+      const found = act[event.key === "=" ? "+" : event.key];
+      if (found && !bar.hidden) { event.preventDefault(); event.stopPropagation(); found[2](); }
+    });
+    picture.addEventListener("wheel", (event) => {
+      if (!event.ctrlKey || bar.hidden) return;
+      event.preventDefault();
+      zoom(scale() * Math.exp(-event.deltaY / 300), { x: event.clientX, y: event.clientY });
+    }, { passive: false });
+    const fits = () => {
+      if (!picture.clientWidth) return; // in a fold
+      const whole = picture.scrollWidth <= picture.clientWidth && picture.scrollHeight <= picture.clientHeight;
+      bar.hidden = !svg.style.width && whole && scale() > 0.85;
+      tell();
+    };
+    new ResizeObserver(fits).observe(picture);
+    fits();
+    if (picture.closest("details")) continue;
     const box = picture.querySelector(".state-failed.kind-task, .state-failed, .state-running");
     if (!box || (picture.scrollWidth <= picture.clientWidth && picture.scrollHeight <= picture.clientHeight)) continue;
     const frame = picture.getBoundingClientRect(), place = box.getBoundingClientRect();

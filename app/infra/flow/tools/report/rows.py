@@ -192,8 +192,9 @@ def _about(line: Line, timing: Timing, rows: Rows, after: list[Line]) -> str:
         facts.append(("Runs when", f"<code>{esc(node.trigger_rule)}</code>"))
     if line.task.interruptions:
         facts.append(("Interrupted", counted(line.task.interruptions, "time")))
-    if line.child is not None:
-        facts.append(("Its run", f"<code>{esc(line.child.id)}</code>"))
+    if line.task.child_run_id is not None:
+        gone = ' <span class="soft">(not in the store any more)</span>' if line.gone else ""
+        facts.append(("Its run", f"<code>{esc(line.task.child_run_id)}</code>{gone}"))
     return f'<dl class="facts small">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)}</dl>'
 
 
@@ -244,7 +245,7 @@ def _logs(attempt: Attempt, attempts: int, budget: Budget) -> str:
     lines = "".join(_log_line(entry, budget) for entry in shown)
     left = len(attempt.logs) - len(shown)
     before = f'<p class="soft">{counted(left, "earlier line")} left out.</p>' if left else ""
-    return f'<h4>Log{of}</h4>{before}<div class="log" tabindex="0" role="log" aria-label="Log{of}">{lines}</div>'
+    return f'<h4>Log{of}</h4>{before}<div class="log" tabindex="0" role="group" aria-label="Log{of}">{lines}</div>'
 
 
 def _log_line(entry: LogEntry, budget: Budget) -> str:

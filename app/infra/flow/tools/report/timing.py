@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from .critical_path import Span, Step, critical_path
+from .critical_path import Division, Span, Step, critical_path, divided
 from .gantt import Axis, Bar, bars_of, chosen
 from .gathering import Line, ReportData
 
@@ -26,9 +26,10 @@ class Timing:
         spans: dict[int, Span] = {}
         for line in data.lines:
             self._attempts[line.number] = [
-                (attempt.number, str(attempt.result), self.at(attempt.start_date), self._end(attempt.end_date))
+                (attempt.number, str(attempt.result), start, max(start, self._end(attempt.end_date)))
                 for attempt in line.attempts
                 if attempt.start_date is not None
+                for start in (self.at(attempt.start_date),)
             ]
             start, end = line.start, line.end
             spans[line.number] = Span(
@@ -52,17 +53,24 @@ class Timing:
         self.axis = Axis(0.0, self.length, busy)
         self.paused = sum(pause.end - pause.start for pause in self.axis.pauses)
         """Seconds in which nothing ran, of those pauses that are long."""
+        self.division: Division = divided(
+            self.path,
+            lambda number: [] if data.lines[number].children else self._series(data.lines[number]),
+            [(pause.start, pause.end) for pause in self.axis.pauses],
+            self.length,
+        )
+        """What each link of the critical path is of the run's time."""
 
     def at(self, moment: datetime) -> float:
         """Seconds since the run began."""
         return (moment - self._zero).total_seconds()
 
+    def _series(self, line: Line) -> list[tuple[str, float, float]]:
+        """How each attempt since the task was last set back ended, its start and its end."""
+        return [(state, start, end) for _, state, start, end in self._attempts[line.number]][-len(line.series) :]
+
     def _end(self, moment: datetime | None) -> float:
         return self.length if moment is None else self.at(moment)
-
-    def width(self, start: float, end: float) -> float:
-        """How much of the axis lies between two moments."""
-        return self.axis.place(end) - self.axis.place(start)
 
     def start(self, line: Line) -> float | None:
         """When a line began."""
