@@ -104,12 +104,6 @@ def _on_signature(
     return signature and signature.replace("<factory>", "..."), answer
 
 
-def _on_bases(_app: Any, _name: str, _thing: Any, _options: Any, bases: list[Any]) -> None:
-    """Rooms that a public class is put together from are nobody's business."""
-    hidden = {"Declared", "Drawn", "StringEnum"}
-    bases[:] = [base for base in bases if getattr(base, "__name__", "") not in hidden] or [object]
-
-
 def _whole_sentence(docstring: Any) -> tuple[str, list[str]]:
     # Napoleon takes what stands before the first colon of an attribute's docstring for its type. Ours are sentences.
     lines = [docstring._lines.next(), *docstring._dedent(docstring._consume_to_end())]
@@ -122,5 +116,4 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("source-read", _on_source_read)
     app.connect("autodoc-process-docstring", _on_docstring, priority=100)  # before Napoleon
     app.connect("autodoc-process-signature", _on_signature)
-    app.connect("autodoc-process-bases", _on_bases)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,8 +15,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from .. import GraphNode  # noqa: E402
 from ..tools.pictures.folding import fold  # noqa: E402
-from ..tools.pictures.lettering import fitted, text_width  # noqa: E402
 from ..tools.pictures.layout import layout_of  # noqa: E402
+from ..tools.pictures.lettering import fitted, text_width  # noqa: E402
 from ..tools.pictures.mermaid import mermaid_text  # noqa: E402
 from ..tools.pictures.model import picture_of  # noqa: E402
 from ..tools.pictures.svg import svg_of  # noqa: E402
