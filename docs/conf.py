@@ -84,13 +84,24 @@ _SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
 
 
 def as_written(lines: list[str]) -> list[str]:
-    """A docstring in which names with angle brackets are no links, and what is indented below a colon is a program."""
-    lines = [re.sub(r"(?<!`)`([^`]*<[^`]*)`(?!`)", r"``\1``", line) for line in lines]
-    for number, line in enumerate(lines[:-2]):
-        indented = lines[number + 2].startswith(" " * (len(line) - len(line.lstrip()) + 4))
-        if line.endswith(":") and line.strip() not in _SECTIONS and not lines[number + 1] and indented:
-            lines[number] += ":"
-    return lines
+    """A docstring in which names with angle brackets are no links, and what is indented below a paragraph is a program."""
+    written: list[str] = []
+    around = 0  # how far the paragraph above is indented
+    inside = False
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line and written and not written[-1] and indent >= around + 4:
+            above = next((text for text in reversed(written) if text), "")
+            if not inside and above.strip() not in _SECTIONS:
+                inside = True
+                written[-1:] = [" " * around + "::", ""] if not above.endswith("::") else [""]
+                written.insert(-2, "")
+        elif line and indent <= around:
+            inside = False
+        if line and not inside:
+            around = indent
+        written.append(line if inside else re.sub(r"(?<!`)`([^`]*<[^`]*)`(?!`)", r"``\1``", line))
+    return written
 
 
 def _on_docstring(_app: Any, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
