@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ myst_enable_extensions = ["deflist"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 add_module_names = False
+smartquotes_action = "De"  # dashes, no curly quotes: a "string" of a docstring is one of Python's
 # In docstrings, what stands in single backticks is code; it is a link, too, where it names something of ours.
 default_role = "py:obj"
 maximum_signature_line_length = 100
@@ -78,7 +80,51 @@ def _on_source_read(_app: Any, page: str, source: list[str]) -> None:
     source[0] = leading_out(page, source[0]).replace("```mermaid\n", "```text\n")
 
 
+_SECTIONS = ("Args:", "Attributes:", "Raises:", "Returns:", "Yields:")
+
+
+def as_written(lines: list[str]) -> list[str]:
+    """A docstring in which names with angle brackets are no links, and what is indented below a paragraph is a program."""
+    written: list[str] = []
+    around = 0  # how far the paragraph above is indented
+    inside = False
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        if line and written and not written[-1] and indent >= around + 4:
+            above = next((text for text in reversed(written) if text), "")
+            if not inside and above.strip() not in _SECTIONS:
+                inside = True
+                written[-1:] = [" " * around + "::", ""] if not above.endswith("::") else [""]
+                written.insert(-2, "")
+        elif line and indent <= around:
+            inside = False
+        if line and not inside:
+            around = indent
+        written.append(line if inside else re.sub(r"(?<!`)`([^`]*<[^`]*)`(?!`)", r"``\1``", line))
+    return written
+
+
+def _on_docstring(_app: Any, _what: str, _name: str, _thing: Any, _options: Any, lines: list[str]) -> None:
+    lines[:] = as_written(lines)
+
+
+def _on_signature(
+    _app: Any, _what: str, _name: str, _thing: Any, _options: Any, signature: str | None, answer: str | None
+) -> tuple[str | None, str | None]:
+    # Sphinx takes a signature that is no Python for one long text. What a dataclass makes anew each time is `...` then.
+    return signature and signature.replace("<factory>", "..."), answer
+
+
+def _whole_sentence(docstring: Any) -> tuple[str, list[str]]:
+    # Napoleon takes what stands before the first colon of an attribute's docstring for its type. Ours are sentences.
+    lines = [docstring._lines.next(), *docstring._dedent(docstring._consume_to_end())]
+    return "", docstring.__class__(lines, docstring._config).lines()
+
+
 def setup(app: Any) -> dict[str, Any]:
     """Called by Sphinx."""
+    import_module("sphinx.ext.napoleon.docstring").GoogleDocstring._consume_inline_attribute = _whole_sentence
     app.connect("source-read", _on_source_read)
+    app.connect("autodoc-process-docstring", _on_docstring, priority=100)  # before Napoleon
+    app.connect("autodoc-process-signature", _on_signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

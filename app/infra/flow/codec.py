@@ -122,7 +122,7 @@ class ValueCodec:
 
         Raises:
             DefinitionError: a type is none of the three, derives from a built-in type that holds content of its own, or has
-            the name of another that is registered.
+                the name of another that is registered.
         """
         for kind in types:
             if not (isinstance(kind, type) and (dataclasses.is_dataclass(kind) or _is_enum(kind) or _is_namedtuple(kind))):

@@ -183,6 +183,11 @@ def test_an_error_of_usage_takes_two_lines_that_say_where_help_is(words: list[st
     assert "\x1b" not in ended.err
 
 
+def test_an_option_that_a_command_does_not_have_leads_to_the_help_of_that_command(command_line: CommandLine) -> None:
+    ended = command_line("show", "--sto", "a.db")
+    assert ended.err.splitlines()[1].endswith(" show --help")
+
+
 def test_a_command_that_looks_loads_nothing_that_only_running_needs(tmp_path: Path) -> None:
     """`list` is to answer at once, so it waits for no event loop, no flow and no other command."""
     script = f"""

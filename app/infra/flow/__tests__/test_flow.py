@@ -211,7 +211,7 @@ async def test_where_it_gives_none_at_all_the_task_fails(flow: AsyncFlow, monkey
     assert done.tasks["only"].reason == "RuntimeError: can't start new thread"
 
 
-@pytest.mark.parametrize("path", [5, None, ["a"]])
+@pytest.mark.parametrize("path", [5, None, [5], [["a"]], {"a": 1}])
 async def test_a_retry_of_what_is_no_path_is_refused_by_name(flow: AsyncFlow, path: Any) -> None:
     flow.add_task_definition("only", returns(1))
     done = await run(flow)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from graphlib import TopologicalSorter
-from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from .. import ExecutionState, GraphNode, TaskInstance, TaskType
-from ..tools.pictures.compacting import pooled
-from ..tools.pictures.folding import fold
 from ..tools.pictures.layout import BESIDE, Layout, Place, layout_of
-from ..tools.pictures.lettering import fitted, text_width
+from ..tools.pictures.lettering import fitted
 from ..tools.pictures.model import MOST_LEVELS, Arrow, Box, Picture, declared_inside, picture_of
 from ..tools.pictures.ordering import crossings, order_layers
 
@@ -170,18 +164,6 @@ def quotient(ups: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> d
     return found
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(2, 120), most=st.integers(1, 60), apart=st.integers(0, 30))
-def test_folding_keeps_every_task_once_makes_no_circle_and_leaves_no_more_than_it_may(
-    seed: int, size: int, most: int, apart: int
-) -> None:
-    names = {name: position for position, name in enumerate(random_dag(seed, size))}
-    ups = [[names[other] for other in others] for others in random_dag(seed, size).values()]
-    groups = fold(ups, most, range(0, size, max(1, size // (apart + 1))))
-    assert sorted(position for group in groups for position in group) == list(range(size))
-    assert len(groups) <= max(most, 1)
-    list(TopologicalSorter(quotient(ups, groups)).static_order())  # raises where there is a circle
-
-
 def test_tasks_with_the_same_neighbours_share_a_box_and_one_that_failed_has_its_own() -> None:
     upstreams = fan(500)
     tasks = in_states({task_id: "failed" if task_id == "work_77" else "success" for task_id in upstreams})
@@ -266,24 +248,6 @@ def check(layout: Layout) -> None:
             assert [y for _, y in route.points] == sorted(y for _, y in route.points)
 
 
-@given(seed=st.integers(0, 10_000), size=st.integers(0, 60), direction=st.sampled_from([None, "LR", "TB"]))
-def test_boxes_do_not_overlap_and_arrows_lead_onward_from_border_to_border(seed: int, size: int, direction: str | None) -> None:
-    upstreams = random_dag(seed, size)
-    random = Random(seed)
-    graph = {
-        f"{'long name ' * random.randint(0, 5)}{task_id}": GraphNode(
-            task_id, depends_on=(), trigger_rule=random.choice(["all_success", "all_done"])
-        )
-        for task_id in upstreams
-    }
-    names = dict(zip(upstreams, graph))
-    graph = {
-        names[task_id]: GraphNode(names[task_id], depends_on=tuple(names[other] for other in upstreams[task_id]))
-        for task_id in upstreams
-    }
-    check(layout_of(picture_of(graph), direction))
-
-
 @pytest.mark.parametrize(
     "upstreams",
     [
@@ -313,24 +277,6 @@ def test_hundreds_of_tasks_without_an_order_are_not_lost_in_a_large_picture(reac
     check(layout)
     filled = sum(place.width * place.height for place in layout.places)
     assert filled > 0.09 * layout.width * layout.height
-
-
-@given(
-    wanted=st.lists(st.floats(-1000, 1000), min_size=1, max_size=20),
-    weights=st.lists(st.floats(0.01, 20), min_size=20, max_size=20),
-)
-def test_drawn_together_none_comes_too_near_another_and_what_has_room_stands_where_it_wants(
-    wanted: list[float], weights: list[float]
-) -> None:
-    rooms = [0.0, *[10.0] * (len(wanted) - 1)]
-    found = pooled(wanted, weights[: len(wanted)], rooms)
-    assert all(right - left >= 10 - 1e-6 for left, right in pairwise(found))
-    if all(right - left >= 10 for left, right in pairwise(wanted)):
-        assert found == pytest.approx(wanted)
-    mean = sum(place * weight for place, weight in zip(found, weights)) / sum(weights[: len(found)])
-    assert mean == pytest.approx(
-        sum(place * weight for place, weight in zip(wanted, weights)) / sum(weights[: len(found)]), abs=1e-6
-    )
 
 
 def test_what_is_inside_a_nested_flow_stands_within_its_box() -> None:
@@ -428,16 +374,6 @@ def test_boxes_without_arrows_stand_in_rows_beneath_the_others() -> None:
 
 
 # --- lettering ---
-
-
-@given(text=st.text(max_size=80), width=st.floats(0, 300))
-def test_a_text_that_is_cut_fits_and_keeps_both_its_ends(text: str, width: float) -> None:
-    cut = fitted(text, 13, width)
-    assert cut == text or text_width(cut, 13) <= max(width, text_width("…", 13)) + 1e-6
-    if cut != text:
-        head, _, tail = cut.partition("…")
-        assert text.startswith(head)
-        assert text.endswith(tail)
 
 
 def test_a_long_id_keeps_its_beginning_and_its_end() -> None:

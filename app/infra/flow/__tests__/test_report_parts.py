@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ..models import GraphNode
 from ..tools.report.critical_path import Division, Span, Step, critical_path, divided
@@ -122,36 +120,6 @@ def test_a_night_in_which_the_run_stood_still_is_nobodys_share() -> None:
     assert [part.share for part in division.parts] == [pytest.approx(0.2), pytest.approx(0.8)]
     assert division.still == 990 + 3990
     assert total(division) == pytest.approx(5030)
-
-
-@given(
-    spans=st.lists(st.tuples(st.floats(-5, 100), st.floats(-5, 100), st.sets(st.integers(0, 12), max_size=3)), max_size=12),
-    attempts=st.lists(
-        st.lists(
-            st.tuples(st.sampled_from(["failed", "interrupted", "success"]), st.floats(-5, 110), st.floats(-5, 110)), max_size=4
-        ),
-        min_size=12,
-        max_size=12,
-    ),
-    cuts=st.lists(st.floats(0, 100), max_size=8, unique=True),
-    length=st.floats(0, 100),
-)
-def test_parts_waits_and_the_rest_are_the_length_of_the_run_whatever_the_clocks_said(
-    spans: list[tuple[float, float, set[int]]],
-    attempts: list[list[tuple[str, float, float]]],
-    cuts: list[float],
-    length: float,
-) -> None:
-    graph = {
-        number: Span(start, end, [need for need in sorted(needs) if need < number])
-        for number, (start, end, needs) in enumerate(spans)
-    }
-    steps = critical_path(graph, graph, 0.0, length)
-    edges = [min(cut, length) for cut in sorted(cuts)]
-    division = divided(steps, attempts.__getitem__, list(zip(edges[::2], edges[1::2])), length)
-    assert total(division) == pytest.approx(length, abs=1e-6)
-    assert all(min(part.worked, part.between, part.waited, part.share) >= 0 for part in division.parts)
-    assert sum(part.share for part in division.parts) <= 1 + 1e-6
 
 
 # --- the axis ---

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from .. import __version__
 from . import failures, units
@@ -98,6 +98,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {safe(message)}\nAll options: {self.prog} --help", file=sys.stderr)
         raise SystemExit(failures.USAGE)
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride] - of its overloads, this is what they come to
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Refuse what is not known here, where it is known of which command it was said."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, []
 
 
 class _Commands:
