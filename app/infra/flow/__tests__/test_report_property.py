@@ -1,4 +1,4 @@
-"""The time of runs that nobody thought of, divided among the links of their critical paths; skipped where there is no Hypothesis."""
+"""The time of runs that nobody thought of, divided among the links of their critical paths; skipped without Hypothesis."""
 
 from __future__ import annotations
 
