@@ -18,7 +18,7 @@ from .failures import DONE, ENDED, FAILED, Refusal, code_of, note, say, told
 from .opening import find_run, named_store, open_store, outermost_run, path_of, store_at
 from .program import to_type
 from .targets import Remembered, absolute, load_target, recall, remember
-from .terminal import Style, columns_of, padded, safe
+from .terminal import Style, columns_of, is_terminal, padded, safe
 from .units import counted
 
 T = TypeVar("T")
@@ -260,7 +260,9 @@ def _progress(options: argparse.Namespace, flow: AsyncFlow, run_id: str | None) 
         return nullcontext()
     from .progress import show_progress  # late: who wants to see nothing need not load it
 
-    shown: AbstractContextManager[object] = show_progress(flow, run_id)
+    # On a terminal the summary follows right below, and begins with the same.
+    summary = run_id is not None and not options.json and is_terminal(sys.stdout)
+    shown: AbstractContextManager[object] = show_progress(flow, run_id, last=not summary)
     return shown
 
 
