@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with code 2 for arguments that make no sense, 0 after --help and --version, as argparse has it; with 143
             after SIGTERM.
     """
+    failures.have_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == [COMPLETION]:
         return failures.guarded(_completed, argparse.Namespace(words=words[1:], traceback=False))

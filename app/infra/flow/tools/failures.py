@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from .terminal import safe
 
@@ -62,6 +63,21 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
     return code
 
 
+def have_streams() -> None:
+    """Put the null device where this process was given no stdin, stdout or stderr: else the next file opened would be that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                if nowhere != number:
+                    os.dup2(nowhere, number)
+                    os.close(nowhere)
+                os.set_inheritable(number, True)
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # until the process ends
+
+
 def silence(descriptor: int) -> None:
     """Have what is still to be written there go nowhere: nobody reads it, and Python would complain when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -77,6 +93,9 @@ def say(lines: Iterable[str]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout.fileno())
+    except OSError as error:  # the disk is full, say
+        silence(sys.stdout.fileno())
+        raise Refusal(f"The output could not be written: {error.strerror}. What was to be done is done.") from error
 
 
 def note(text: str) -> None:

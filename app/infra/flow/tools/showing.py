@@ -36,7 +36,7 @@ def show_command(options: argparse.Namespace) -> int:
         run = store.load(find_run(store, options.run_id))
         owner = owner_of(store, run)
         if options.json:
-            print(json_text(run_details(store, run, owner, options.depth)))
+            say([json_text(run_details(store, run, owner, options.depth))])
             return 0
         style = Style(sys.stdout)
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
