@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -202,3 +203,17 @@ def test_a_home_that_nobody_has_is_told_in_a_line(command_line: CommandLine) -> 
         ended = command_line(*words)
         assert ended.code == 2
         assert re.fullmatch(r"There is no home folder for ~nobody-at-all/x.* Write the whole path.\n", ended.err)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM there")
+def test_sigterm_ends_a_command_that_drives_nothing_with_its_code(command_line: CommandLine) -> None:
+    """While a target is imported, say; what had been begun is put in order."""
+    command_line.write(
+        "slow.py", "import time\ntry:\n    print('here', flush=True)\n    time.sleep(60)\nfinally:\n    print('left')\n"
+    )
+    with started("graph", "slow.py:flow", folder=command_line.folder) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "here\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr.read() == "left\n"
+        assert process.wait(60) == 143

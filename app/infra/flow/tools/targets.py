@@ -22,7 +22,7 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from .. import AsyncFlow, FlowBuilder, FlowError
-from .failures import Refusal
+from .failures import Refusal, Terminated
 from .program import path_meant
 
 STATE_VARIABLE = "NIGHT_BATCH_STATE"
@@ -158,7 +158,7 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
             raise
         raise _import_failed(what, folder, error) from error
     except (Exception, SystemExit) as error:
-        if isinstance(error, Refusal):
+        if isinstance(error, (Refusal, Terminated)):
             raise
         raise _import_failed(what, folder, error) from error
 
