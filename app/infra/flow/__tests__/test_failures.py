@@ -217,3 +217,20 @@ def test_sigterm_ends_a_command_that_drives_nothing_with_its_code(command_line: 
         process.send_signal(signal.SIGTERM)
         assert process.stderr.read() == "left\n"
         assert process.wait(60) == 143
+
+
+def test_a_place_where_no_report_can_be_is_named_as_it_was_typed(command_line: CommandLine) -> None:
+    """And not by the name of the file that it is written to at first."""
+    command_line.write("pipeline.py", PIPELINE)
+    assert command_line("run", "pipeline.py:flow", "--store", "runs.db", "--quiet", "--run-id", "monday").code == 1
+    for place, problem in (("absent/x.html", "cannot be written: its folder does not exist"), (".", "is a folder")):
+        ended = command_line("report", "monday", "--store", "runs.db", "-o", place)
+        assert (ended.code, ended.err) == (2, f"{place} {problem}. Name another file with -o FILE.\n")
+
+
+def test_ctrl_c_before_a_command_is_found_is_no_traceback(command_line: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda *_: interrupted(""))
+    assert command_line("list").code == 130

@@ -53,7 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             after SIGTERM.
     """
     failures.have_streams()
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return failures.INTERRUPTED
+
+
+def _main(words: list[str]) -> int:
     if words[:1] == [COMPLETION]:
         return failures.guarded(_completed, argparse.Namespace(words=words[1:], traceback=False))
     parser = make_parser(program())
