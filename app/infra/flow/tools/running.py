@@ -38,7 +38,7 @@ def run_command(options: argparse.Namespace) -> int:
         run_id = flow.init_run(params, run_id=options.run_id)
         if before is not None:
             _tell_of_before(store, before, params, options.quiet)
-        elif isinstance(store, MemoryStore):
+        elif isinstance(store, MemoryStore) and not options.quiet:
             note("Nothing of this run is kept: the flow's store is in memory. Keep it with --store PATH.")
         _remember(flow, run_id, options.target)
         return _driven(flow, run_id, options)
