@@ -16,7 +16,7 @@ from .models import Attempt, ExecutionState, TaskType
 from .records import RunRecord, TaskRecord
 from .redaction import Redact, redacted, redacted_tree
 from .retry_manager import NO_RETRY, RetryPolicy
-from .store import Store
+from .store import BaseStore, Store
 from .task_options import DEFAULT, SubmitsWork
 from .task_rules import PLAIN
 from .trigger_rules import TriggerRule
@@ -36,6 +36,7 @@ def execution_details(definition: FlowDefinition, store: Store, run_id: str) -> 
     # Each entry: a flow, its run if it has one, the dict that tells of it, and the hooks of the flows that it is nested in.
     # A list, not recursion: flows nest deep.
     waiting: list[tuple[FlowDefinition, str | None, dict[str, Any], Hooks]] = [(definition, run_id, details, ())]
+    attempts_of = store.attempts_reader() if isinstance(store, BaseStore) else store.list_attempts
     while waiting:
         flow, flow_run_id, told, outer = waiting.pop()
         hooks = (flow.redact, *outer) if flow.redact is not None else outer
@@ -43,7 +44,7 @@ def execution_details(definition: FlowDefinition, store: Store, run_id: str) -> 
         told.update(_run_details(flow, run, hooks))
         records = {record.task_id: record for record in store.read_tasks(run.id)} if run else {}
         attempts: dict[str, list[dict[str, Any]]] = {}
-        for attempt in store.list_attempts(run.id) if run else ():
+        for attempt in attempts_of(run.id) if run else ():
             attempts.setdefault(attempt.task_id, []).append(_attempt_details(attempt, hooks))
         items = _items(flow, records)
         places = {item_id: place for listed in items.values() for place, item_id in enumerate(listed)}

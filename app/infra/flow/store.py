@@ -32,6 +32,9 @@ AT_ONCE_RECORDS = 512
 AT_ONCE_SIZE = 256 * 1024
 """Larger commits than these, in records and in characters, are not made on the event loop."""
 
+Around = dict[str, tuple[RunRecord, set[str], list[NoteRecord]]]
+"""Of runs with subflows: the run, which of its tasks those are, and its notes."""
+
 S = TypeVar("S", bound="Store")
 B = TypeVar("B", bound="BaseStore")
 
@@ -686,8 +689,16 @@ class BaseStore(ABC):
 
     def list_attempts(self, run_id: str, task_id: str | None = None) -> list[Attempt]:
         """See `Store.list_attempts`."""
+        return self._list_attempts(run_id, task_id, {})
+
+    def attempts_reader(self) -> Callable[[str], list[Attempt]]:
+        """A `list_attempts` for many runs of one tree: what is around them, which says who drove them, is read but once."""
+        around: Around = {}
+        return lambda run_id: self._list_attempts(run_id, None, around)
+
+    def _list_attempts(self, run_id: str, task_id: str | None, around: Around) -> list[Attempt]:
         tasks, archived = self._tasks_and_attempts(run_id, task_id)
-        notes = [note for of_run in self._notes_of_tree(self.read_run(run_id)) for note in of_run]
+        notes = [note for of_run in self._notes_of_tree(self.read_run(run_id), around) for note in of_run]
         return attempts(tasks, archived, self._codec, Workers(notes))
 
     def _tasks_and_attempts(self, run_id: str, task_id: str | None) -> tuple[list[TaskRecord], list[AttemptRecord]]:
@@ -700,17 +711,27 @@ class BaseStore(ABC):
             archived = [attempt for attempt in archived if attempt.position == only.position]
         return tasks, archived
 
-    def _notes_of_tree(self, run: RunRecord) -> list[list[NoteRecord]]:
-        """The notes of a run and of those that it is a subflow of, with which it was driven; its own first."""
+    def _notes_of_tree(self, run: RunRecord, around: Around) -> list[list[NoteRecord]]:
+        """The notes of a run and of those that it is a subflow of, with which it was driven; its own first.
+
+        Args:
+            run: the run.
+            around: what is known already of those that have subflows; it is added to.
+        """
         found = [self.read_notes(run.id)]
         seen = {run.id}
-        while run.parent_run_id is not None and run.parent_run_id not in seen and self.exists(run.parent_run_id):
-            kinds = {task.task_id: task.type for task in self.read_tasks(run.parent_run_id)}
-            if kinds.get(run.parent_task_id or "") is not TaskType.FLOW:  # somebody only said that it belongs there
+        while (parent_id := run.parent_run_id) is not None and parent_id not in seen:
+            if parent_id not in around:
+                if not self.exists(parent_id):
+                    break
+                subflows = {task.task_id for task in self.read_tasks(parent_id) if task.type is TaskType.FLOW}
+                around[parent_id] = self.read_run(parent_id), subflows, self.read_notes(parent_id)
+            parent, subflows, notes = around[parent_id]
+            if run.parent_task_id not in subflows:  # somebody only said that it belongs there
                 break
-            seen.add(run.parent_run_id)
-            run = self.read_run(run.parent_run_id)
-            found.append(self.read_notes(run.id))
+            seen.add(parent_id)
+            found.append(notes)
+            run = parent
         return found
 
     def history(self, run_id: str, task_id: str | None = None) -> list[StateChange]:
@@ -718,7 +739,7 @@ class BaseStore(ABC):
         from .history import history_of  # late: few programs look back
 
         run = self.read_run(run_id)
-        own, *around = self._notes_of_tree(run)
+        own, *around = self._notes_of_tree(run, {})
         tasks, archived = self._tasks_and_attempts(run_id, task_id)
         return history_of(run, tasks, archived, own, [note for notes in around for note in notes], of_run_too=task_id is None)
 

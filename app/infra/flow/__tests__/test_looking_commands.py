@@ -310,20 +310,60 @@ async def test_a_run_that_is_driven_names_who_drives_it(place: Path, told: Told)
     assert "driven" not in told("show", "driven").splitlines()[1]
 
 
+@pytest.mark.parametrize("words", [("show", "big", "--json"), ("show", "big")])
+async def test_what_is_around_many_subflows_is_read_a_few_times(
+    place: Path, told: Told, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Not once for each of them, to say who drove it: of a thousand mapped subflows that would take seconds."""
+    inner, flow = AsyncFlow("inner"), AsyncFlow("outer")
+    inner.add_task_definition("sometimes", first_fails, max_retries=1, retry_delay=0)
+    flow.add_task_definition("items", lambda _: list(range(30)))
+    flow.add_subflow_definition("each", inner, map_over="items")
+    read: list[str] = []
+    with opened(place) as store:
+        flow.store = store
+        await flow.run_until_complete(flow.init_run({}, run_id="big"))
+        for kind in (SQLiteStore, JsonStore):
+            real = kind.read_tasks
+
+            def noted(self: Any, run_id: str, real: Any = real) -> Any:
+                read.append(run_id)
+                return real(self, run_id)
+
+            monkeypatch.setattr(kind, "read_tasks", noted)
+        assert told(*words)
+        assert 1 <= read.count("big") <= 4
+        read.clear()
+        inside = flow.get_execution_details("big")["tasks"]["each[7]"]["subflow"]["tasks"]["sometimes"]
+        assert len(inside["attempts"]) == 2
+        assert read.count("big") <= 4
+
+
+def first_fails(ctx: Context) -> None:
+    """Works at the second attempt."""
+    if ctx.attempt_number == 0:
+        raise OSError("not yet")
+
+
 async def test_where_nothing_was_tried_twice_the_tasks_tell_all(place: Path, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attempts are not read then: of a thousand mapped subflows that would take seconds. Where something was, they are."""
+    """Attempts are not read then. Where something was, they are."""
     await some_runs(place)
     with opened(place) as store:
         await shop(store, FakeClock())
     asked: list[str] = []
     for kind in (SQLiteStore, JsonStore):
-        real = kind.list_attempts
+        real = kind.attempts_reader
 
-        def noted(self: Any, run_id: str, task_id: str | None = None, real: Any = real) -> Any:
-            asked.append(run_id)
-            return real(self, run_id, task_id)
+        def noted(self: Any, real: Any = real) -> Any:
+            read = real(self)
 
-        monkeypatch.setattr(kind, "list_attempts", noted)
+            def of(run_id: str) -> Any:
+                asked.append(run_id)
+                return read(run_id)
+
+            return of
+
+        monkeypatch.setattr(kind, "attempts_reader", noted)
     assert "✗ load" in told("show", "run-d", "--logs")
     assert asked == []
     assert "3 attempts" in told("show", "monday")

@@ -119,6 +119,7 @@ def test_a_flow_in_memory_says_that_nothing_is_kept(command_line: CommandLine) -
     assert "Nothing of this run is kept" in ended.err
     assert "--store PATH" in ended.err
     assert "night-batch show" not in ended.out
+    assert command_line("run", "memory.py:flow", "--quiet").err == ""
 
 
 def test_json_is_all_that_stands_on_stdout_whatever_tasks_print(command_line: CommandLine) -> None:

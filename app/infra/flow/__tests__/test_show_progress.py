@@ -125,6 +125,22 @@ def test_ctrl_c_saves_the_run_and_gives_the_terminal_back(tmp_path: Path) -> Non
         assert store.load("monday").state == "scheduled"
 
 
+@in_a_terminal
+@pytest.mark.parametrize(("more", "expected"), [((), 0), (("--json",), 1)])
+def test_how_a_run_ended_is_told_once(tmp_path: Path, more: tuple[str, ...], expected: int) -> None:
+    """By the summary of the command line; the view leaves its line where there is none."""
+    flow = "from PACKAGE import AsyncFlow\nflow = AsyncFlow('nightly')\nflow.add_task_definition('one', lambda ctx: 1)\n"
+    (tmp_path / "flows.py").write_text(flow.replace("PACKAGE", PACKAGE), encoding="utf-8")
+    program = (
+        "import sys\nfrom PACKAGE.tools.cli import main\nsys.exit(main(['run', 'flows.py', '--run-id', 'monday', *sys.argv[1:]]))"
+    )
+    with Terminal(tmp_path, program, arguments=more) as terminal:
+        code, written = terminal.read_to_end()
+    assert code == 0
+    assert written.count(b"nightly monday  success after") == expected
+    assert len(re.findall(rb"nightly\x1b\[0m  monday  .*success", written)) == 1 - expected
+
+
 KILLED = """
 import asyncio
 from PACKAGE import AsyncFlow, SQLiteStore

@@ -228,3 +228,26 @@ def environment() -> dict[str, str]:
     import os  # late: one helper needs it
 
     return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def test_what_was_set_back_is_not_told_as_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By somebody's retry, of a run that had ended; a retry of the engine's own is called that."""
+    with make_store("sqlite", tmp_path) as store:
+        flow = AsyncFlow("nightly", store)
+        flow.add_task_definition("sometimes", sometimes, max_retries=1, retry_delay=0)
+        flow.run(run_id="monday")
+        flow.manual_retry("monday", "sometimes")
+        flow.run(run_id="monday")
+        path = pathed(store)
+    _, lines, _ = watched(path, "monday", capsys)
+    told = [re.sub(r" +", " ", line) for line in lines]
+    assert "monday sometimes retry OSError: not yet" in told
+    assert any(line.startswith("monday sometimes set back manual retry of 'sometimes'") for line in told)
+    assert "monday nightly run set back manual retry of 'sometimes'" in told
+    assert not [line for line in told if "interrupted" in line]
+
+
+def sometimes(ctx: Context) -> None:
+    """Works at the second attempt."""
+    if ctx.attempt_number == 0:
+        raise OSError("not yet")

@@ -52,7 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: with code 2 for arguments that make no sense, 0 after --help and --version, as argparse has it; with 143
             after SIGTERM.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    failures.have_streams()
+    try:
+        return _main(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:
+        return failures.INTERRUPTED
+
+
+def _main(words: list[str]) -> int:
     if words[:1] == [COMPLETION]:
         return failures.guarded(_completed, argparse.Namespace(words=words[1:], traceback=False))
     parser = make_parser(program())

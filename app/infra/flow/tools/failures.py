@@ -8,8 +8,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from .terminal import safe
 
@@ -39,13 +43,21 @@ class Refusal(Exception):  # noqa: N818 - it is no error, but the answer
         self.code = code
 
 
+class Terminated(SystemExit):
+    """SIGTERM came."""
+
+    def __init__(self) -> None:
+        super().__init__(ENDED)
+
+
 def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Call a command; what it raises becomes a line or two on stderr, and an exit code. `--traceback` shows all of it."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding does not have is spelled out, as it is on stderr
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = command(options)
-        sys.stdout.flush()
+        with _ended_by_sigterm():
+            code = command(options)
+            sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout.fileno())
         return UNREAD
@@ -60,6 +72,42 @@ def guarded(command: Callable[[argparse.Namespace], int], options: argparse.Name
             print(line, file=sys.stderr)
         return code_of(error)
     return code
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the program as Ctrl-C does, with what is begun put in order, and a second one at once.
+
+    While a run is driven, that has a handler of its own.
+    """
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours and signal.getsignal(signal.SIGTERM) is end:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def have_streams() -> None:
+    """Put the null device where this process was given no stdin, stdout or stderr: else the next file opened would be that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                if nowhere != number:
+                    os.dup2(nowhere, number)
+                    os.close(nowhere)
+                os.set_inheritable(number, True)
+            setattr(sys, name, Path(os.devnull).open("w" if number else "r"))  # noqa: SIM115 - until the process ends
 
 
 def silence(descriptor: int) -> None:
@@ -77,6 +125,9 @@ def say(lines: Iterable[str]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         silence(sys.stdout.fileno())
+    except OSError as error:  # the disk is full, say
+        silence(sys.stdout.fileno())
+        raise Refusal(f"The output could not be written: {error.strerror}. What was to be done is done.") from error
 
 
 def note(text: str) -> None:

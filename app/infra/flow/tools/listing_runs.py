@@ -49,7 +49,7 @@ def list_command(options: argparse.Namespace) -> int:
             options.all,
         )
         if options.json:
-            print(json_text([run_data(one.run, one.created, one.owner) for one in found]))
+            say([json_text([run_data(one.run, one.created, one.owner) for one in found])])
             return 0
         if not found:
             asked = any((options.flow_name, options.state, options.newer_than, options.older_than))

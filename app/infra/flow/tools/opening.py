@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .failures import Refusal
-from .program import STORE_VARIABLE, to_type
+from .program import STORE_VARIABLE, path_meant, to_type
 
 if TYPE_CHECKING:
     from .. import AsyncFlow, Store, ValueCodec
@@ -69,7 +69,7 @@ def store_at(path: str, flow: AsyncFlow | None = None) -> Store:
         path: what is there decides. Where nothing is, a slash at the end means a folder.
         flow: whose values are to be read and written: their types are registered with its store.
     """
-    place = Path(path).expanduser()
+    place = path_meant(path)
     is_folder = place.is_dir() or (not place.exists() and path.endswith(("/", os.sep)))
     codec: ValueCodec | None = None if flow is None else flow.store.codec
     if is_folder:

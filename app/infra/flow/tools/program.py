@@ -8,6 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from .failures import Refusal
+
 STORE_VARIABLE = "NIGHT_BATCH_STORE"
 """The environment variable that names the store where no option does."""
 
@@ -26,6 +28,18 @@ def _python(called: str) -> str:
     path = Path(called)
     is_from_launcher = path.is_absolute() and sys.prefix == sys.base_prefix and shutil.which(path.name) is not None
     return path.name if is_from_launcher else called
+
+
+def path_meant(text: str) -> Path:
+    """A path as people type it, where `~` is a home.
+
+    Raises:
+        Refusal: there is no such home.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # nobody's, or that of somebody unknown
+        raise Refusal(f"There is no home folder for {text}. Write the whole path.") from None
 
 
 def to_type(command: str, *words: str, store: str | os.PathLike[str] | None = None) -> str:

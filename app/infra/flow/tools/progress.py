@@ -5,6 +5,7 @@ Knows threads and when to look; what the view looks like, and how it is kept in 
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from typing import Any, TextIO
 from .. import (
     AsyncFlow,
     Event,
+    ExecutionState,
     FlowError,
     RunFinished,
     RunInterrupted,
@@ -38,13 +40,19 @@ TIMES_AT_FIRST = 20
 TIMES = 100
 """A pause is so many times as long as the look before it took: so looking takes under 1 % of the time, of large runs too."""
 PATIENCE = 5.0
-"""Seconds that the end waits for a picture that is being drawn; the terminal may have been stopped by Ctrl-S."""
+"""Seconds that the end waits for a picture that is being drawn, and an interruption for a reader that takes no line; the terminal
+may have been stopped by Ctrl-S."""
 MOST_FAILURES = 200
 """So many failures are told one by one; the counts have them all."""
 
 
 def show_progress(
-    flow: AsyncFlow, run_id: str | None = None, *, stream: TextIO | None = None, live: bool | None = None
+    flow: AsyncFlow,
+    run_id: str | None = None,
+    *,
+    stream: TextIO | None = None,
+    live: bool | None = None,
+    last: bool = True,
 ) -> AbstractContextManager[None]:
     """Show how runs of a flow go on, while a `with` block drives them.
 
@@ -57,21 +65,32 @@ def show_progress(
         run_id: the run; each that begins, if left out.
         stream: where to; `sys.stderr` if left out.
         live: whether as a view that stays in place; if left out, where the stream is a terminal that can do so.
+        last: whether a line that says how the run ended remains of the view; False if you tell that yourself. A run that
+            was interrupted leaves it anyway.
     """
     where = sys.stderr if stream is None else stream
     style = Style(where)
     if live is None:
         live = style.is_terminal and takes_escapes(where)
-    return _View(flow, run_id, where, style) if live else _lines(flow, run_id, where)
+    return _View(flow, run_id, where, style, last) if live else _lines(flow, run_id, where)
 
 
 @contextmanager
 def _lines(flow: AsyncFlow, run_id: str | None, stream: TextIO) -> Iterator[None]:
-    unsubscribe = flow.subscribe(ProgressLines(stream, run_id=run_id, flow_name=flow.flow_name))
+    lines = ProgressLines(stream, run_id=run_id, flow_name=flow.flow_name)
+    unsubscribe = flow.subscribe(lines)
     try:
         yield
-    finally:
+    except BaseException:
         unsubscribe()
+        lines.finish(PATIENCE)
+        raise
+    unsubscribe()
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        lines.finish()
+    # Else the loop must go on: the end of the program waits for them.
 
 
 class _View(AbstractContextManager[None]):
@@ -82,13 +101,15 @@ class _View(AbstractContextManager[None]):
         run_id: the run; each that begins, if None.
         stream: the terminal.
         style: how to write there.
+        last: whether a run that ends leaves a line.
     """
 
-    def __init__(self, flow: AsyncFlow, run_id: str | None, stream: TextIO, style: Style) -> None:
+    def __init__(self, flow: AsyncFlow, run_id: str | None, stream: TextIO, style: Style, last: bool) -> None:
         self._flow = flow
         self._fixed = run_id
         self._stream = stream
         self._style = style
+        self._leaves_line = last
         self._screen = Screen(stream)
         self._lines = ProgressLines(stream, run_id=run_id, flow_name=flow.flow_name)
         self._told: deque[Event] = deque()
@@ -183,6 +204,8 @@ class _View(AbstractContextManager[None]):
 
     def _ended(self) -> str:
         if self._last is None or self._began is None:
+            return ""
+        if not self._leaves_line and ExecutionState.is_terminal(self._last.state):
             return ""
         seconds = (self._last.at - self._began.at).total_seconds()
         return last_line(self._last, columns_of(self._stream), self._style, seconds) + "\n"

@@ -24,6 +24,7 @@ from .. import (
     TaskStarted,
     TaskSucceeded,
 )
+from .outlet import Outlet
 from .terminal import Style, cut, padded, safe
 from .units import span_text
 
@@ -68,7 +69,8 @@ class ProgressLines:
     A line has the time of day in UTC, the run, the task, what became of it and why:
     `12:04:05.123 monday  load  failed  ValueError: no such column (attempt 2)`. A task of a subflow has that one's flow before
     it, and stands under the run around it, as far as that is the only one. What users typed cannot steer a terminal. When the
-    stream is closed or broken, nothing more is written.
+    stream is closed or broken, nothing more is written. A reader that is slow, or stops, holds up no run: lines that it does not
+    take wait in memory, up to 8 MiB of them, and the end of the program waits for them.
 
     Args:
         stream: where the lines go; `sys.stderr` if left out.
@@ -77,24 +79,27 @@ class ProgressLines:
     """
 
     def __init__(self, stream: TextIO | None = None, *, run_id: str | None = None, flow_name: str | None = None) -> None:
-        self._stream: TextIO | None = sys.stderr if stream is None else stream
+        self._outlet = Outlet(sys.stderr if stream is None else stream)
         self._style = Style(sys.stderr if stream is None else stream)
         self._run_id = run_id
         self._under_way: set[str] = set()
         self._flow_name = flow_name
 
     def __repr__(self) -> str:
-        return f"<ProgressLines to {getattr(self._stream, 'name', self._stream)!r}>"
+        return f"<ProgressLines, {self._outlet!r}>"
 
     def __call__(self, event: Event) -> None:
         """Write the event's line."""
-        if self._stream is None:
-            return
-        try:
-            self._stream.write(self.text(event) + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # nobody reads it any more, which is no trouble of the run's
-            self._stream = None
+        if not self._outlet.is_closed:
+            self._outlet.write(self.text(event))
+
+    def finish(self, patience: float | None = None) -> None:
+        """Wait until the reader has taken all lines.
+
+        Args:
+            patience: seconds after which a reader that takes nothing is given up, and nothing more is written; None: never.
+        """
+        self._outlet.finish(patience)
 
     def text(self, event: Event) -> str:
         """The line of one event, without its end."""

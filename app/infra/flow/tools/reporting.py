@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from .. import AsyncFlow, Store
-from .failures import DONE, note, say
+from .failures import DONE, Refusal, note, say
 from .opening import find_run, open_store, path_of
 from .program import to_type
 from .report.gathering import gather
@@ -102,6 +102,9 @@ def report_command(options: argparse.Namespace) -> int:
     try:
         run_id = find_run(store, options.run_id)
         target = Path(options.output or file_name(run_id))
+        if target.is_dir() or not target.absolute().parent.is_dir():
+            problem = "is a folder" if target.is_dir() else "cannot be written: its folder does not exist"
+            raise Refusal(f"{target} {problem}. Name another file with -o FILE.")
         write_report(store, run_id, target, redact=None if flow is None else flow.redact, values=options.values)
     finally:
         store.close()

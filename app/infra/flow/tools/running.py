@@ -18,7 +18,7 @@ from .failures import DONE, ENDED, FAILED, Refusal, code_of, note, say, told
 from .opening import find_run, named_store, open_store, outermost_run, path_of, store_at
 from .program import to_type
 from .targets import Remembered, absolute, load_target, recall, remember
-from .terminal import Style, columns_of, padded, safe
+from .terminal import Style, columns_of, is_terminal, padded, safe
 from .units import counted
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def run_command(options: argparse.Namespace) -> int:
         run_id = flow.init_run(params, run_id=options.run_id)
         if before is not None:
             _tell_of_before(store, before, params, options.quiet)
-        elif isinstance(store, MemoryStore):
+        elif isinstance(store, MemoryStore) and not options.quiet:
             note("Nothing of this run is kept: the flow's store is in memory. Keep it with --store PATH.")
         _remember(flow, run_id, options.target)
         return _driven(flow, run_id, options)
@@ -260,7 +260,9 @@ def _progress(options: argparse.Namespace, flow: AsyncFlow, run_id: str | None) 
         return nullcontext()
     from .progress import show_progress  # late: who wants to see nothing need not load it
 
-    shown: AbstractContextManager[object] = show_progress(flow, run_id)
+    # On a terminal the summary follows right below, and begins with the same.
+    summary = run_id is not None and not options.json and is_terminal(sys.stdout)
+    shown: AbstractContextManager[object] = show_progress(flow, run_id, last=not summary)
     return shown
 
 

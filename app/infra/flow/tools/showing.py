@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .. import Attempt, ExecutionState, Explanation, Store, TaskInstance, WorkflowRun, explain_stored
+from .. import Attempt, BaseStore, ExecutionState, Explanation, Store, TaskInstance, WorkflowRun, explain_stored
 from .failures import note, say
 from .json_text import json_text
 from .listing_runs import PIPED_COLUMNS, created_at, owner_of, run_data, state_of
@@ -36,17 +36,18 @@ def show_command(options: argparse.Namespace) -> int:
         run = store.load(find_run(store, options.run_id))
         owner = owner_of(store, run)
         if options.json:
-            print(json_text(run_details(store, run, owner, options.depth)))
+            say([json_text(run_details(store, run, owner, options.depth))])
             return 0
         style = Style(sys.stdout)
         columns = columns_of(sys.stdout, PIPED_COLUMNS)
         driven = state_of(run, owner) != "interrupted"
+        attempts_of = _attempts_of(store)
         tree = tree_lines(
             run,
             store.load,
             style,
             columns=columns,
-            attempts=lambda run_id: _attempts(store, run_id),
+            attempts=lambda run_id: attempts_of(run_id) if store.read_attempts(run_id) else [],  # else the tasks tell all
             items=options.items,
             depth=options.depth,
             logs=options.logs,
@@ -62,12 +63,9 @@ def show_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def _attempts(store: Store, run_id: str) -> list[Attempt]:
-    """The attempts of a run whose tasks had several; else none, for the tasks themselves tell all there is.
-
-    Which is quicker by far where a map is over a thousand subflows: to say who drove it, a store reads what is around each.
-    """
-    return store.list_attempts(run_id) if store.read_attempts(run_id) else []
+def _attempts_of(store: Store) -> Callable[[str], list[Attempt]]:
+    """Reads all attempts of one run after the other; most stores need not look around each of a thousand subflows, then."""
+    return store.attempts_reader() if isinstance(store, BaseStore) else store.list_attempts
 
 
 def _about(run: WorkflowRun, owner: str | None, style: Style, columns: int, whole: bool) -> Iterator[str]:
@@ -116,12 +114,13 @@ def run_details(store: Store, run: WorkflowRun, owner: str | None = None, depth:
     deepest = DEEPEST if depth is None else min(depth, DEEPEST)
     root: dict[str, Any] = {}
     waiting = [(run, root, 0)]
+    attempts_of = _attempts_of(store)
     while waiting:
         inside, told, level = waiting.pop()
         told.update(run_data(inside, created_at(store, inside.id), owner))
         told["tasks"] = tasks = {}
         attempts: dict[str, list[dict[str, Any]]] = {}
-        for attempt in store.list_attempts(inside.id):
+        for attempt in attempts_of(inside.id):
             attempts.setdefault(attempt.task_id, []).append(_attempt_data(attempt))
         graph = dict(inside.graph)
         for task_id, task in inside.tasks.items():

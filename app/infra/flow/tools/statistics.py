@@ -40,7 +40,7 @@ def stats_command(options: argparse.Namespace) -> int:
         found = [statistics_of_flow(store, name, options.runs) for name in names]
         found = [flow for flow in found if flow.runs]
         if options.json:
-            print(json_text([_data(flow, options.sort) for flow in found]))
+            say([json_text([_data(flow, options.sort) for flow in found])])
             return 0
         if not found:
             what = "" if options.flow_name is None else f" of flow {options.flow_name!r}"

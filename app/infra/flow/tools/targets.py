@@ -22,7 +22,8 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 from .. import AsyncFlow, FlowBuilder, FlowError
-from .failures import Refusal
+from .failures import Refusal, Terminated
+from .program import path_meant
 
 STATE_VARIABLE = "NIGHT_BATCH_STATE"
 MOST = 1000
@@ -52,7 +53,7 @@ def load_target(text: str, folder: Path | None = None) -> AsyncFlow:
     if key not in _loaded:
         place, attribute = _parts(text)
         with redirect_stdout(sys.stderr):
-            module = _module_of_file(base / Path(place).expanduser(), place) if _is_file(place) else _module(place, base)
+            module = _module_of_file(base / path_meant(place), place) if _is_file(place) else _module(place, base)
             _loaded[key] = _flow_in(module, place, attribute)
     return _loaded[key]
 
@@ -68,7 +69,7 @@ def absolute(text: str) -> str:
     place, attribute = _parts(text)
     if not _is_file(place):
         return text
-    whole = str(Path(place).expanduser().absolute())
+    whole = str(path_meant(place).absolute())
     return f"{whole}:{attribute}" if attribute else whole
 
 
@@ -157,7 +158,7 @@ def _importing(what: str, folder: Path) -> Iterator[None]:
             raise
         raise _import_failed(what, folder, error) from error
     except (Exception, SystemExit) as error:
-        if isinstance(error, Refusal):
+        if isinstance(error, (Refusal, Terminated)):
             raise
         raise _import_failed(what, folder, error) from error
 

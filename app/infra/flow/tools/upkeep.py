@@ -6,11 +6,11 @@ import argparse
 import sys
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from .. import ExecutionState, RunRecord, Store
 from .failures import DONE, STORE, Refusal, note, say
 from .opening import open_store, path_of
+from .program import path_meant
 from .terminal import Style, is_terminal, safe
 from .units import counted
 
@@ -123,7 +123,7 @@ def check_command(options: argparse.Namespace) -> int:
 def backup_command(options: argparse.Namespace) -> int:
     """`backup DEST`: copy a store, whoever writes to it meanwhile."""
     with open_store(options) as store:
-        destination = Path(options.destination).expanduser()
+        destination = path_meant(options.destination)
         if destination.exists():  # before anything is begun
             raise Refusal(f"There is something at {destination} already. Name another place for the backup.")
         if path_of(store) is not None and not destination.absolute().parent.is_dir():

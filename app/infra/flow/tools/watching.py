@@ -190,11 +190,12 @@ class _Changes:
         path = change.task_id or ""
         if self._run_id != watched or not path:
             path = f"{self._flow_name}.{path}" if path else self._flow_name
-        again = "retry" if change.reason else "interrupted" if change.from_state == "running" else "set back"
+        again = "set back" if change.from_state != "running" else "retry" if change.reason else "interrupted"
         word = "started" if state == "running" else again if state == "scheduled" else state.value
         if change.task_id is None:
             made = change.from_state == "none"
-            word = "run made" if made else f"run {'interrupted' if state == 'scheduled' else word}"
+            again = "interrupted" if change.from_state == "running" else "set back"
+            word = "run made" if made else f"run {again if state == 'scheduled' else word}"
         parts = [safe(change.reason)] if change.reason else []
         if change.attempt is not None and change.attempt > 1 and state != "skipped":
             parts.append(f"(attempt {change.attempt})")
