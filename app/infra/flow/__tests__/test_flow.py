@@ -216,7 +216,13 @@ async def test_a_retry_of_what_is_no_path_is_refused_by_name(flow: AsyncFlow, pa
     flow.add_task_definition("only", returns(1))
     done = await run(flow)
     with pytest.raises(InvalidNameError):
-        flow.manual_retry(done.id, path)
+        await flow.retry(done.id, path)
+    with pytest.raises(InvalidNameError):  # a list of paths is welcome here, of what are none is not
+        flow.manual_retry(done.id, [path])
+    if not isinstance(path, list):
+        with pytest.raises(InvalidNameError):
+            flow.manual_retry(done.id, path)
     with pytest.raises(InvalidNameError):
         await flow.run_until_complete(path)
+    assert flow.store.load(done.id).state == "success"
     assert flow.has_task(path) is False
