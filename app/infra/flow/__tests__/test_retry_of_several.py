@@ -104,7 +104,12 @@ async def test_the_list_is_one_commit(flow: AsyncFlow, store: Store, monkeypatch
     failed = await run(flow)
     commits: list[int] = []
     commit = type(store).commit
-    monkeypatch.setattr(type(store), "commit", lambda self, changes: (commits.append(len(changes.notes)), commit(self, changes)))
+
+    def noted(self: Store, changes: Any) -> None:
+        commits.append(len(changes.notes))
+        commit(self, changes)
+
+    monkeypatch.setattr(type(store), "commit", noted)
     flow.manual_retry(failed.id, ["first", "sub.a", "sub.b"])
     assert commits == [5]  # one note for each run on the way of each
     assert [change.task_id for change in store.history(failed.id)].count("sub") > 0
