@@ -495,7 +495,7 @@ class AsyncFlow(Drawn, Declared):
             A function that ends the subscription.
 
         Raises:
-            InvalidOptionError: the handler cannot be called.
+            InvalidOptionError: the handler cannot be called, or what is given beside it is no class.
         """
         return self.events.subscribe(handler, *event_types)
 
