@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -107,6 +109,19 @@ async def test_a_loop_that_lives_long_goes_by_any_number_of_clocks() -> None:
     assert began - time.monotonic() > 1400
     await asyncio.sleep(0)
     assert loop.time() >= began
+
+
+@pytest.mark.parametrize("stdout", [None, subprocess.PIPE], ids=["alone", "piped"])
+def test_a_child_process_is_real_until_it_has_ended(stdout: int | None) -> None:
+    async def ask(ctx: Context) -> int:
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", "print(input())", stdin=subprocess.PIPE, stdout=stdout)
+        await asyncio.wait_for(child.communicate(b"five"), 3600)
+        return await asyncio.wait_for(child.wait(), 3600)
+
+    flow = AsyncFlow("children")
+    flow.add_task_definition("ask", ask)
+    result = run_flow(flow)
+    assert (result.output("ask"), result.clock.elapsed < 600) == (0, True)
 
 
 def test_what_is_real_is_added_to_the_clock_where_no_timer_runs() -> None:

@@ -29,9 +29,12 @@ class VirtualClock:
     tested in a millisecond. `run_flow(flow, clock=clock)` goes by it; flows that a test drives itself do so within `with
     clock.rules():`, if they were made with it: `AsyncFlow("etl", clock=clock)`.
 
-    While something real is going on (a function in a thread or in another process, a socket or a pipe), time is real, since
-    nobody can know how long that will take; what it takes is added to the clock. Where nothing is going on and no timer runs,
-    what is awaited never comes: that ends with a TimeoutError. A thread that nobody here knows of gets ten real seconds before.
+    While something real is going on (a function in a thread of the loop's, as by `asyncio.to_thread`, another process, a socket
+    or a pipe), time is real, since nobody can know how long that will take; what it takes is added to the clock. A thread that is
+    started otherwise is not known of: timers do not wait for it.
+
+    Where nothing is going on and no timer runs, what is awaited never comes: that ends with a TimeoutError. Threads and files of
+    somebody else's get ten real seconds before, for they may bring it.
 
     Args:
         start: what it says on the wall at first; a datetime with a time zone.
@@ -266,7 +269,7 @@ _RULES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Rule] = WeakKeyDictionary(
 
 
 class _Real:
-    """What an event loop waits for that is no timer: files that it watches, and functions in threads of its own."""
+    """What an event loop waits for that is no timer: files that it watches, functions in threads of its own, child processes."""
 
     def __init__(self, selector: Any) -> None:
         self._selector = selector
@@ -279,7 +282,12 @@ class _Real:
         return len(files() or () if files is not None else getattr(self._selector, "_cache", ()))
 
     def is_going_on(self) -> bool:
-        return bool(self.futures) or self.count() > self._watched
+        return bool(self.futures) or self.count() > self._watched or self._has_children()
+
+    @staticmethod
+    def _has_children() -> bool:
+        """Whether asyncio waits for the end of a child process in a thread, as it does where it cannot watch it as a file."""
+        return threading.active_count() > 1 and any("waitpid-" in thread.name for thread in threading.enumerate())
 
 
 class _Hurried:
