@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Service:
             run_id: str = json.load(answer)["run_id"]
             return run_id
 
-    def events(self, run_id: str) -> Iterator[Message]:
+    def events(self, run_id: str) -> Generator[Message, None, None]:
         with urllib.request.urlopen(f"{self.address}/runs/{run_id}/events", timeout=60) as stream:
             assert stream.headers["Content-Type"].startswith("text/event-stream")
             kind = ""
