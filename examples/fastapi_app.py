@@ -109,17 +109,15 @@ async def details(run_id: str) -> dict[str, Any]:
 @app.get("/runs/{run_id}/events")
 async def events(run_id: str) -> StreamingResponse:
     """How a run stands, then what happens in it as it happens, then how it ended."""
-    try:
-        run = await asyncio.to_thread(flow.store.load, run_id)
-    except RunNotFoundError:
-        raise HTTPException(404, "there is no such run") from None
-    return StreamingResponse(messages(follow(run_id), run), media_type="text/event-stream")
+    if not await asyncio.to_thread(flow.store.exists, run_id):
+        raise HTTPException(404, "there is no such run")
+    return StreamingResponse(messages(follow(run_id)), media_type="text/event-stream")
 
 
-async def messages(handle: RunHandle, run: WorkflowRun) -> AsyncIterator[str]:
+async def messages(handle: RunHandle) -> AsyncIterator[str]:
     """Server-sent events; a line of comment every 15 seconds keeps the connection open when there is no news."""
-    told = handle.events()
-    yield message("stands", state_of(run))
+    told = handle.events()  # before it is asked how the run stands: so nothing is missed in between
+    yield message("stands", state_of(await asyncio.to_thread(flow.store.load, handle.run_id)))
     news: asyncio.Future[Any] | None = None
     try:
         while True:

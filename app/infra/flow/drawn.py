@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .around import around, bundle
-
 if TYPE_CHECKING:
     from collections.abc import Container
 
@@ -62,8 +60,12 @@ class Drawn:
         self, include: Container[str] | None = None, exclude: Container[str] | None = None, **_: Any
     ) -> dict[str, str]:
         """What a notebook shows, by kind; see IPython's rich display."""
+        from .around import bundle  # late: every program that declares flows loads this room, few draw them
+
         return bundle(repr(self), self._repr_html_, include, exclude)
 
 
 def _text(name: str, *arguments: object) -> str:
+    from .around import around  # late: every program that declares flows loads this room, few draw them
+
     return str(around("pictures.flows", name)(*arguments))

@@ -45,10 +45,17 @@ def _is_async(handler: object) -> bool:
 
 
 def _hears_each(event_types: tuple[type, ...]) -> bool:
-    """Whether one who subscribed to these is told of every task's start or success; not so who follows failures alone."""
+    """Whether one who subscribed to these is told of every task's start or success; not so who follows failures alone.
+
+    Raises:
+        InvalidOptionError: one of them is no class.
+    """
     from .events import TaskStarted, TaskSucceeded  # late: whoever names such types has loaded them
 
-    return any(issubclass(common, event_types) for common in (TaskStarted, TaskSucceeded))
+    try:
+        return True in [issubclass(common, event_types) for common in (TaskStarted, TaskSucceeded)]
+    except TypeError:
+        raise InvalidOptionError("event_types", event_types, "classes of events, such as TaskFailed") from None
 
 
 class EventManager:
@@ -85,10 +92,11 @@ class EventManager:
             A function that ends the subscription; what still waits for a coroutine function is dropped.
 
         Raises:
-            InvalidOptionError: the handler cannot be called.
+            InvalidOptionError: the handler cannot be called, or what is given beside it is no class.
         """
         if not callable(handler):
             raise InvalidOptionError("handler", handler, "a function, or a coroutine function, that takes an event")
+        hears_each = not event_types or _hears_each(event_types)
         token = object()
         call: Callable[[Any], object] = handler
         if _is_async(handler):
@@ -96,7 +104,7 @@ class EventManager:
 
             call = self._async[token] = AsyncHandler(handler)
         self._handlers[token] = (call, event_types or (object,))
-        if not event_types or _hears_each(event_types):
+        if hears_each:
             self._each.add(token)
 
         def unsubscribe() -> None:

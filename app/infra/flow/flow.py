@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .cancellation import within
 from .clock import Clock, SystemClock
@@ -406,9 +406,14 @@ class AsyncFlow(Drawn, Declared):
     # --- retrying ---
 
     def manual_retry(
-        self, run_id: str, task_id: str | Sequence[str], reset_downstream: bool = False, *, adopt_graph: bool = False
+        self,
+        run_id: str,
+        task_id: str | list[str] | tuple[str, ...],
+        reset_downstream: bool = False,
+        *,
+        adopt_graph: bool = False,
     ) -> None:
-        """Set a task back so that the next `run_until_complete` runs it again. Its attempts stay in the history.
+        """Set a task, or several, back so that the next `run_until_complete` runs it again. Its attempts stay in the history.
 
         Without `reset_downstream`, all else stays as it is: what was skipped because of the task stays skipped, too.
 
@@ -416,11 +421,13 @@ class AsyncFlow(Drawn, Declared):
             run_id: the run.
             task_id: the task; `"sub.inner.task"` reaches into subflows, whose new results are carried up. `"parse[3]"` is an item
                 of a map, which keeps its other items. A mapped task that did not succeed is set back with the items that
-                did not; one that did, with all of them. A list of ids is as many calls, one after the other, in one go.
+                did not; one that did, with all of them. A list or tuple of ids is as many calls, one after the other, in one
+                commit: if one of them cannot be set back, nothing is.
             reset_downstream: set back everything downstream of it as well.
             adopt_graph: as for `run_until_complete`.
 
         Raises:
+            InvalidNameError: what is given is no id, nor a list or tuple of such.
             UnknownTaskError: there is no such task.
             RunActiveError, RunOwnedError: the run is being driven, here or elsewhere.
             RunNotFoundError, RunMismatchError, GraphChangedError: as for `run_until_complete`.
@@ -428,7 +435,7 @@ class AsyncFlow(Drawn, Declared):
         check_name("run id", run_id)
         self._refuse_if_driven(run_id, "retry a task of")
         self.validate()
-        task_ids = task_id if isinstance(task_id, (list, tuple)) else [cast("str", task_id)]
+        task_ids = task_id if isinstance(task_id, (list, tuple)) else (task_id,)
         self._runs(run_id).set_back(run_id, task_ids, reset_downstream, adopt_graph)
 
     def _refuse_if_driven(self, run_id: str, action: str) -> None:
@@ -488,7 +495,7 @@ class AsyncFlow(Drawn, Declared):
             A function that ends the subscription.
 
         Raises:
-            InvalidOptionError: the handler cannot be called.
+            InvalidOptionError: the handler cannot be called, or what is given beside it is no class.
         """
         return self.events.subscribe(handler, *event_types)
 

@@ -156,12 +156,14 @@ def progress_of(flow: FlowDefinition, store: Store, run_id: str, tree: Mapping[s
     if root.flow_name != flow.name:
         raise RunMismatchError(run_id, root.flow_name, flow.name)
 
-    def level_of(child_run_id: str) -> _Level | None:
+    def level_of(child_run_id: str, state: ExecutionState) -> _Level | None:
         """The inside of a subflow; None where it is not at hand."""
-        if live is not None:
-            child = tree.get(child_run_id)
-            return None if child is None else _in_memory(child)
-        try:
+        child = tree.get(child_run_id)
+        if child is not None:
+            return _in_memory(child)
+        if live is not None and state is not _FAILED:
+            return None
+        try:  # also what failed before the run was driven here: it need not be in memory
             return _stored(store, store.read_run(child_run_id))
         except RunNotFoundError:  # pruned, or not written yet
             return None
@@ -217,10 +219,10 @@ class _Look:
 
     Args:
         now: the time.
-        level_of: the inside of a subflow, by its run's id.
+        level_of: the inside of a subflow, by its run's id and the state of its task.
     """
 
-    def __init__(self, now: int, level_of: Callable[[str], _Level | None]) -> None:
+    def __init__(self, now: int, level_of: Callable[[str, ExecutionState], _Level | None]) -> None:
         self._now = now
         self._level_of = level_of
         self.retrying = 0
@@ -237,7 +239,7 @@ class _Look:
                 break
             told = self._subflows.popleft()
             assert told.record.child_run_id is not None
-            level = self._level_of(told.record.child_run_id)
+            level = self._level_of(told.record.child_run_id, told.state)
             if level is not None:
                 told.counts, _ = self._at(level, f"{told.path}.", told.path)
         return counts

@@ -5,6 +5,8 @@ Knows definitions and stores; must not know the loop. Nothing is written before 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .clock import Clock
 from .definitions import FlowDefinition
 from .errors import InvalidNameError, UnknownTaskError, closest
@@ -36,6 +38,8 @@ class RunTree:
         self._clock = clock
         self._adopt_graph = adopt_graph
         self._adopted = Step()
+        self._met: dict[str, LiveRun] = {}
+        """The subflow runs on the ways to the tasks that are set back, by id: two ways may lead through one."""
 
     def root(self, run_id: str) -> LiveRun:
         """The outermost run.
@@ -77,26 +81,36 @@ class RunTree:
             self._store.commit(self._adopted.changes)
         return found
 
-    def reset(self, root: LiveRun, path: str, downstream: bool, release: bool, flush: bool = True) -> list[Event]:
-        """Set back the task that a dotted path leads to, and all that must follow, and commit it.
+    def reset(self, root: LiveRun, paths: Iterable[str], downstream: bool, release: bool) -> list[Event]:
+        """Set back the tasks that dotted paths lead to, one after the other, with all that must follow, in one commit.
 
         In each run on the way down, the subflow's task is set back as well, but goes on with the run it has, to carry the new
         result up.
 
         Args:
             root: the outermost run.
-            path: ids joined by dots.
-            downstream: whether all that depends on the task is set back, too.
+            paths: each is ids joined by dots.
+            downstream: whether all that depends on the tasks is set back, too.
             release: whether to give up the lease.
-            flush: whether it is to be on the disk when this returns; not so where another reset follows at once.
 
         Returns:
             What is to be told.
 
         Raises:
-            InvalidNameError: the path is no string.
-            UnknownTaskError: the path leads to no task, or into a subflow that has not begun.
+            InvalidNameError: a path is no string.
+            UnknownTaskError: a path leads to no task, or into a subflow that has not begun, or begins anew by one before.
         """
+        step = self._adopted
+        for path in paths:
+            self._reset_one(step, root, path, downstream)
+        step.changes.lease = self._lease
+        step.changes.flush, step.changes.release = True, release
+        self._store.commit(step.changes)
+        self._adopted = Step()
+        self._met = {}
+        return step.events
+
+    def _reset_one(self, step: Step, root: LiveRun, path: str, downstream: bool) -> None:
         if not isinstance(path, str):
             raise InvalidNameError("task id", path, f"it must be a string, not {type(path).__name__}")
         from .map_items import split_path  # late: few runs are set back
@@ -111,19 +125,16 @@ class RunTree:
                 why = "has not begun" if nested else "is no subflow"
                 raise UnknownTaskError(f"Task {name!r} of run {live.run.id!r} {why}, so it", ".".join([*names, task_id]))
             way.append((live, record))
-            live = self._child(live, record)
+            met = self._met.get(record.child_run_id)
+            if met is None:
+                met = self._met[record.child_run_id] = self._child(live, record)
+            live = met
         target = self._record(live, task_id)
-        step = self._adopted
         # A subflow that succeeded starts afresh; one that did not goes on with what failed inside.
         goes_on = target.state not in (ExecutionState.SUCCESS, ExecutionState.SKIPPED)
         self._reset(step, live, task_id, downstream, goes_on)
         for outer, record in reversed(way):
             self._reset(step, outer, record.task_id, downstream, goes_on=True)
-        step.changes.lease = self._lease
-        step.changes.flush, step.changes.release = flush, release
-        self._store.commit(step.changes)
-        self._adopted = Step()
-        return step.events
 
     def _reset(self, step: Step, live: LiveRun, task_id: str, downstream: bool, goes_on: bool) -> None:
         maps = live.machine.maps
@@ -147,7 +158,11 @@ class RunTree:
         waiting = [record]
         for task in waiting:  # grows while it is walked
             if task.child_run_id is not None and self._store.exists(task.child_run_id):
-                run, tasks = self._store.read_run(task.child_run_id), self._store.read_tasks(task.child_run_id)
+                met = self._met.get(task.child_run_id)  # as it stands by now, which the store does not know yet
+                if met is not None:
+                    run, tasks = met.run, list(met.machine.tasks.values())
+                else:
+                    run, tasks = self._store.read_run(task.child_run_id), self._store.read_tasks(task.child_run_id)
                 if not ExecutionState.is_terminal(run.state):
                     cancel_run(step, run, tasks, self._clock.now(), "its subflow was begun anew")
                 waiting.extend(tasks)

@@ -145,16 +145,13 @@ class Runs:
             raise
 
     def set_back(self, run_id: str, task_ids: Sequence[str], downstream: bool, adopt_graph: bool) -> None:
-        """See `AsyncFlow.manual_retry`. Each is a step of its own, as if it had been asked for alone; the run is read once."""
+        """See `AsyncFlow.manual_retry`. What all of them change is one commit: where one cannot be set back, none is."""
         told: list[Event] = []
         try:
             with claimed(self._store, run_id) as lease:
                 told += heed_asks(self._store, self._clock, lease)
                 tree = RunTree(self._store, self._definition, self._clock, lease, adopt_graph)
-                root = tree.root(run_id)
-                for number, task_id in enumerate(task_ids, 1):
-                    is_last = number == len(task_ids)
-                    told += tree.reset(root, task_id, downstream, release=is_last, flush=is_last)
+                told += tree.reset(tree.root(run_id), task_ids, downstream, release=True)
         finally:
             self._events.emit(told)
 

@@ -114,7 +114,8 @@ class Session:
         tree = RunTree(self._store, self._definition, self._clock, self.lease, adopt_graph)
         self.root = tree.root(self._run_id)
         if retry is not None:
-            self.told += tree.reset(self.root, *retry, release=False)
+            task_id, downstream = retry
+            self.told += tree.reset(self.root, (task_id,), downstream, release=False)
         self.children = tree.unfinished(self.root)
         run, now = self.root.run, self._clock.now()
         self.step.changes.note(NoteRecord(run.id, NoteKind.DRIVE, now, this_process(), state=run.state))

@@ -33,7 +33,6 @@ from .file_lock import FileLock
 from .flusher import Flusher
 from .forks import watch
 from .mounts import network_file_system
-from .new_file import empty_beside, put_in_place, sweep
 from .sqlite_schema import MIGRATIONS, check_ours, migrate
 from .witness import Mark, Witness
 
@@ -187,6 +186,8 @@ class SQLiteFile:
                 self._check_place()
             if real.exists() or not self._create(real):
                 if real.stat().st_nlink > 1:
+                    from .new_file import sweep  # late: most files are there already, and whole
+
                     sweep(real)
                 self._inspect(real, lock)
             writer, reader = self._connections(real)
@@ -222,6 +223,8 @@ class SQLiteFile:
         if _size(_wal_of(path)):  # SQLite would take it for that of the new file
             wal = _wal_of(path).name
             raise StoreDamagedError(self._name, f"the file is gone, and its {wal} is not; put it back, or remove {wal} as well")
+        from .new_file import empty_beside, put_in_place, sweep  # late: most files are there already
+
         sweep(path)
         temporary = empty_beside(path)
         try:
@@ -599,6 +602,8 @@ class SQLiteFile:
                 source.close()
 
     def _copy(self, source: sqlite3.Connection, path: Path) -> None:
+        from .new_file import empty_beside, put_in_place  # late: few programs copy a file
+
         temporary = empty_beside(path)
         try:
             target = sqlite3.connect(temporary, isolation_level=None)

@@ -291,3 +291,13 @@ async def test_a_stream_that_nobody_uses_any_more_is_not_fed(manager: EventManag
     del stream
     gc.collect()
     assert repr(manager) == "<EventManager, 0 subscribed>"
+
+
+@pytest.mark.parametrize("wrong", ["TaskFailed", 5, None], ids=str)
+async def test_what_is_no_class_of_events_is_refused_and_nobody_subscribed_by_it(flow: AsyncFlow, wrong: Any) -> None:
+    told: list[Event] = []
+    with pytest.raises(InvalidOptionError, match=r"^event_types=.*classes of events"):
+        flow.subscribe(told.append, TaskStarted, wrong)
+    flow.add_task_definition("only", lambda ctx: 1)
+    assert (await run(flow)).state == "success"
+    assert (told, flow.events.has_subscribers) == ([], False)

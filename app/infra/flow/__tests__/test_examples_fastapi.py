@@ -11,7 +11,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Service:
             run_id: str = json.load(answer)["run_id"]
             return run_id
 
-    def events(self, run_id: str) -> Iterator[Message]:
+    def events(self, run_id: str) -> Generator[Message, None, None]:
         with urllib.request.urlopen(f"{self.address}/runs/{run_id}/events", timeout=60) as stream:
             assert stream.headers["Content-Type"].startswith("text/event-stream")
             kind = ""
@@ -115,6 +115,21 @@ def test_a_run_is_started_by_a_request_and_followed_to_its_end(tmp_path: Path) -
         for path in ("/runs/nothing", "/runs/nothing/events"):
             with pytest.raises(urllib.error.HTTPError, match="404"):
                 serving.get(path)
+
+
+def test_a_client_that_goes_away_in_the_middle_takes_neither_the_run_nor_another_client_along(tmp_path: Path) -> None:
+    with service(tmp_path) as serving:
+        run_id = serving.start()
+        leaving, staying = serving.events(run_id), serving.events(run_id)
+        assert next(leaving)[0] == next(staying)[0] == "stands"
+        next(data for kind, data in leaving if kind == "TaskStarted" and data["task"].startswith("fetch["))
+        leaving.close()
+        told = list(staying)
+        assert told[-1] == ("ended", {**told[-1][1], "state": "success"})
+        assert sum(kind == "RunStarted" for kind, _ in told) == 1
+        assert all(len(task["attempts"]) == 1 for task in serving.get(f"/runs/{run_id}")["tasks"].values())
+        assert serving.end(signal.SIGTERM) in (0, -signal.SIGTERM)
+    assert "Traceback" not in (tmp_path / "service.log").read_text()
 
 
 def test_a_service_that_is_killed_goes_on_with_its_runs_when_it_is_started_again(tmp_path: Path) -> None:

@@ -211,12 +211,24 @@ async def test_where_it_gives_none_at_all_the_task_fails(flow: AsyncFlow, monkey
     assert done.tasks["only"].reason == "RuntimeError: can't start new thread"
 
 
-@pytest.mark.parametrize("path", [5, None, [5], [["a"]], {"a": 1}])
+@pytest.mark.parametrize("paths", [5, None, {"only"}, [["only"]]])
+async def test_several_are_given_as_a_list_or_tuple_of_paths(flow: AsyncFlow, paths: Any) -> None:
+    flow.add_task_definition("only", returns(1))
+    done = await run(flow)
+    with pytest.raises(InvalidNameError):
+        flow.manual_retry(done.id, paths)
+    assert flow.store.load(done.id).state == "success"
+
+
+@pytest.mark.parametrize("path", [5, None, ["a"]])
 async def test_a_retry_of_what_is_no_path_is_refused_by_name(flow: AsyncFlow, path: Any) -> None:
     flow.add_task_definition("only", returns(1))
     done = await run(flow)
     with pytest.raises(InvalidNameError):
-        flow.manual_retry(done.id, path)
+        await flow.retry(done.id, path)
+    with pytest.raises(InvalidNameError):  # a list of paths is welcome here, of what are none is not
+        flow.manual_retry(done.id, [path])
     with pytest.raises(InvalidNameError):
         await flow.run_until_complete(path)
+    assert flow.store.load(done.id).state == "success"
     assert flow.has_task(path) is False

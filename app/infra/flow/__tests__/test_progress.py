@@ -188,6 +188,25 @@ async def test_subflows_may_be_nested_deeper_than_is_looked() -> None:
         assert max(task.path.count(".") for task in found.running) == MOST - 1 < MOST_INSIDE
 
 
+async def test_what_failed_in_a_subflow_before_the_run_was_driven_here_is_told_with_its_inside(store: Store) -> None:
+    gate, flow, inner = Gate(), AsyncFlow("outer", store), AsyncFlow("inner")
+
+    @inner.task
+    def bad(_: Context) -> None:
+        raise ValueError("inside")
+
+    flow.add_subflow_definition("sub", inner)
+    flow.add_task_definition("other", gate.wait)
+    gate.open.set()
+    await flow.run_until_complete(flow.init_run(run_id="run"))
+    gate.open.clear()
+    flow.manual_retry("run", "other")
+    live, stored = await seen_while(flow, gate, lambda progress: bool(progress.running))
+    assert live.live
+    assert [task.path for task in live.failures] == ["sub.bad", "sub"]
+    assert live.failures == stored.failures
+
+
 async def test_it_may_be_asked_in_any_thread_while_the_run_goes_on() -> None:
     """A thread that asks all the time finds numbers that add up, and never an error."""
     flow = AsyncFlow("flow")

@@ -6,15 +6,20 @@ Knows asyncio's event loops; must not know flows.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import Any
+from weakref import WeakKeyDictionary
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 START = datetime(2030, 1, 1, tzinfo=timezone.utc)
 """What a clock says on the wall if nobody says otherwise: the same in each run of a test."""
+
+PATIENCE = 10.0
+"""Real seconds that a thread of somebody else's, or a file that was watched before, gets to wake a loop without a timer."""
 
 
 class VirtualClock:
@@ -24,8 +29,12 @@ class VirtualClock:
     tested in a millisecond. `run_flow(flow, clock=clock)` goes by it; flows that a test drives itself do so within `with
     clock.rules():`, if they were made with it: `AsyncFlow("etl", clock=clock)`.
 
-    While something real is going on (a function in a thread or in another process, a socket or a pipe), time is real, since
-    nobody can know how long that will take; what it takes is added to the clock.
+    While something real is going on (a function in a thread of the loop's, as by `asyncio.to_thread`, another process, a socket
+    or a pipe), time is real, since nobody can know how long that will take; what it takes is added to the clock. A thread that is
+    started otherwise is not known of: timers do not wait for it.
+
+    Where nothing is going on and no timer runs, what is awaited never comes: that ends with a TimeoutError. Threads and files of
+    somebody else's get ten real seconds before, for they may bring it.
 
     Args:
         start: what it says on the wall at first; a datetime with a time zone.
@@ -114,42 +123,38 @@ class VirtualClock:
 
         Raises:
             TypeError: the loop is none of asyncio's own (uvloop, say), and cannot be slowed down or hurried.
-            RuntimeError: no loop is given, and none is running.
+            RuntimeError: no loop is given, and none is running; or it goes by another clock already.
+            TimeoutError: all that is awaited in the `with` waits for what never comes.
         """
+        with self._rules(loop):
+            yield self
+
+    @contextmanager
+    def _rules(self, loop: asyncio.AbstractEventLoop | None = None, why: Callable[[], str] | None = None) -> Iterator[None]:
+        """`rules`; `why` says what hangs, if that comes to it."""
         ruled: Any = asyncio.get_running_loop() if loop is None else loop
-        inner = getattr(ruled, "_selector", None)
         kind: type[Any] = type(ruled)
-        if inner is None or not issubclass(kind, asyncio.BaseEventLoop):
+        if getattr(ruled, "_selector", None) is None or not issubclass(kind, asyncio.BaseEventLoop):
             raise TypeError(f"a VirtualClock rules event loops of asyncio's own, not {kind.__module__}.{kind.__name__}")
-        if ruled in self._loops:
-            yield self
-            return
-        beyond: Callable[[], float] = ruled.time
-        base = beyond() - self._elapsed
-        real = _Real(inner)
-        submit = ruled.run_in_executor
-
-        def run_in_executor(executor: Any, function: Any, *arguments: Any) -> Any:
-            future = submit(executor, function, *arguments)
-            real.futures.add(future)
-            future.add_done_callback(real.futures.discard)
-            return future
-
-        ruled._selector = _Hurried(inner, self, real)
-        ruled.time = lambda: base + self._elapsed
-        ruled.run_in_executor = run_in_executor
-        self._loops.append(ruled)
-        self._busy.append(real.is_going_on)
+        rule = _RULES.get(ruled)
+        if rule is None:
+            rule = _RULES[ruled] = _Rule(ruled, self)
+        elif rule.clock is not self:
+            raise RuntimeError("This event loop goes by another VirtualClock already: give both the same, by clock=.")
+        waits = _Waits(asyncio.current_task() if asyncio._get_running_loop() is ruled else None, why)
+        rule.inside.append(waits)
         try:
-            yield self
+            yield
+        except asyncio.CancelledError:
+            if waits.hangs is None:
+                raise
+            waits.forgive()
+            raise TimeoutError(waits.hangs) from None
         finally:
-            self._busy.remove(real.is_going_on)
-            self._loops.remove(ruled)
-            ruled._selector = inner
-            ruled.run_in_executor = submit
-            # A loop's time begins anywhere, but must go on from where it is.
-            ahead = ruled.time() - beyond()
-            ruled.time = lambda: beyond() + ahead
+            rule.inside.remove(waits)
+            if not rule.inside:
+                del _RULES[ruled]
+                rule.end()
 
     @contextmanager
     def _heeding(self, is_busy: Callable[[], bool]) -> Iterator[None]:
@@ -164,43 +169,157 @@ class VirtualClock:
         return any(is_busy() for is_busy in self._busy)
 
 
+def ruling_clock() -> VirtualClock | None:
+    """The clock that the running loop goes by: two runs side by side in one loop share their time."""
+    rule = _RULES.get(asyncio.get_running_loop())
+    return None if rule is None else rule.clock
+
+
+class _Waits:
+    """One who waits inside `rules`.
+
+    Args:
+        task: it; None where the loop did not run yet.
+        why: says what hangs.
+    """
+
+    def __init__(self, task: asyncio.Task[Any] | None, why: Callable[[], str] | None) -> None:
+        self._task = task
+        self._why = why
+        self.hangs: str | None = None
+        """What hangs, once that is known."""
+
+    def give_up(self) -> bool:
+        """End the waiting, since it is in vain; whether that could be done."""
+        if self._task is None or self._task.done():
+            return False
+        if self.hangs is None:
+            what = "what is awaited never comes" if self._why is None else self._why()
+            self.hangs = f"{what}: no timer runs, and nothing real is going on that could wake anybody"
+        return self._task.cancel()
+
+    def forgive(self) -> None:
+        """The cancellation is told as something else."""
+        uncancel = getattr(self._task, "uncancel", None)
+        if uncancel is not None:  # new in Python 3.11
+            uncancel()
+
+
+class _Ahead:
+    """The time of a loop that went by a clock: it begins anywhere, but must go on from where it is."""
+
+    def __init__(self, real: Callable[[], float], ahead: float) -> None:
+        self.real = real
+        self._ahead = ahead
+
+    def __call__(self) -> float:
+        return self.real() + self._ahead
+
+
+class _Rule:
+    """A loop that goes by a clock.
+
+    Args:
+        loop: the loop.
+        clock: the clock.
+    """
+
+    def __init__(self, loop: Any, clock: VirtualClock) -> None:
+        self.clock = clock
+        self.inside: list[_Waits] = []
+        """Who waits in it, and would not for ever."""
+        self._loop = loop
+        self._selector = loop._selector
+        self._submit = submit = loop.run_in_executor
+        # However often one loop goes by a clock, its time is asked by way of one function.
+        self._time: Callable[[], float] = loop.time.real if isinstance(loop.time, _Ahead) else loop.time
+        base = loop.time() - clock._elapsed
+        self.real = real = _Real(self._selector)
+
+        def run_in_executor(executor: Any, function: Any, *arguments: Any) -> Any:
+            future = submit(executor, function, *arguments)
+            real.futures.add(future)
+            future.add_done_callback(real.futures.discard)
+            return future
+
+        loop._selector = _Hurried(self._selector, clock, self)
+        loop.time = lambda: base + clock._elapsed
+        loop.run_in_executor = run_in_executor
+        clock._loops.append(loop)
+        clock._busy.append(real.is_going_on)
+
+    def end(self) -> None:
+        """Have the loop go by real time again."""
+        self.clock._busy.remove(self.real.is_going_on)
+        self.clock._loops.remove(self._loop)
+        self._loop._selector = self._selector
+        self._loop.run_in_executor = self._submit
+        self._loop.time = _Ahead(self._time, self._loop.time() - self._time())
+
+    def is_alone(self) -> bool:
+        """Whether there is nobody who could wake the loop: no thread of anybody's, and no file that it watches."""
+        return threading.active_count() == 1 and self.real.count() <= 1  # with one it wakes itself
+
+    def give_up(self) -> bool:
+        """End the waiting of the last who came; whether there was one."""
+        return any(waits.give_up() for waits in reversed(self.inside))
+
+
+_RULES: WeakKeyDictionary[asyncio.AbstractEventLoop, _Rule] = WeakKeyDictionary()
+
+
 class _Real:
-    """What an event loop waits for that is no timer: files that it watches, and functions in threads of its own."""
+    """What an event loop waits for that is no timer: files that it watches, functions in threads of its own, child processes."""
 
     def __init__(self, selector: Any) -> None:
         self._selector = selector
-        self._watched = self._count()
+        self._watched = self.count()
         self.futures: set[Any] = set()
 
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many files are watched."""
         files = getattr(self._selector, "get_map", None)
         return len(files() or () if files is not None else getattr(self._selector, "_cache", ()))
 
     def is_going_on(self) -> bool:
-        return bool(self.futures) or self._count() > self._watched
+        return bool(self.futures) or self.count() > self._watched or self._has_children()
+
+    @staticmethod
+    def _has_children() -> bool:
+        """Whether asyncio waits for the end of a child process in a thread, as it does where it cannot watch it as a file."""
+        return threading.active_count() > 1 and any("waitpid-" in thread.name for thread in threading.enumerate())
 
 
 class _Hurried:
     """Stands before the selector of an event loop: where that would wait for a timer alone, the time is over at once."""
 
-    def __init__(self, inner: Any, clock: VirtualClock, real: _Real) -> None:
+    def __init__(self, inner: Any, clock: VirtualClock, rule: _Rule) -> None:
         self._inner = inner
         self._clock = clock
-        self._real = real
+        self._rule = rule
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def select(self, timeout: float | None = None) -> Any:
         """What asyncio calls to wait: for files and wake-ups from other threads, and no longer than until the next timer."""
-        if timeout is None or timeout <= 0:
+        if timeout is not None and timeout <= 0:
             return self._inner.select(timeout)
         if self._clock._is_real():
             began = time.monotonic()
             found = self._inner.select(timeout)
             self._clock._elapsed += time.monotonic() - began
             return found
+        if timeout is None:
+            return self._wait_for_others()
         found = self._inner.select(0)
         if not found:
             self._clock._elapsed += timeout
         return found
+
+    def _wait_for_others(self) -> Any:
+        """No timer runs: only somebody else could wake the loop."""
+        found = self._inner.select(0 if self._rule.is_alone() else PATIENCE)
+        if found or self._rule.give_up():
+            return found
+        return self._inner.select(None)

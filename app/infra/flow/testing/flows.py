@@ -22,7 +22,7 @@ from ..models import ExecutionState, TaskInstance, WorkflowRun
 from ..retry_manager import NO_RETRY
 from ..scripts import run_to_end
 from ..task_rules import PLAIN
-from .clock import VirtualClock
+from .clock import VirtualClock, ruling_clock
 from .fakes import Fakes, TaskName, copied, faked, known_task, returns, task_id_of, with_fakes
 from .in_place import FlowInMemory
 
@@ -121,7 +121,12 @@ class FlowResult:
         flow = FlowInMemory(self._original, definition, self.clock, self._real_executors, self.store)
         path = task_id_of(definition, task)
         return await _driven(
-            flow, self._original, self.clock, self._real_executors, lambda: flow.retry(self.run.id, path, reset_downstream)
+            flow,
+            self._original,
+            self.clock,
+            self._real_executors,
+            self.run.id,
+            lambda: flow.retry(self.run.id, path, reset_downstream),
         )
 
 
@@ -153,7 +158,7 @@ def run_flow(
             outputs and the item); any other value is what it is to return. There are `returns`, `raises`, `fails` and `hangs`;
             a `unittest.mock.Mock` will do. Retries, time-outs, conditions and maps of the task stay.
         run_id: an id for the run; `"test"` if left out.
-        clock: the time; a new `VirtualClock` if left out.
+        clock: the time; a new `VirtualClock` if left out, or that by which the loop goes already: runs side by side share it.
         max_concurrency: how many tasks may run at once, as for `AsyncFlow.run_until_complete`.
         timeout: seconds (or a timedelta) of the clock, as for `AsyncFlow.run_until_complete`.
         real_executors: have functions run where they say, in threads, processes or elsewhere, as in earnest: needed where
@@ -168,6 +173,7 @@ def run_flow(
         DefinitionError: the flow's graph is not sound.
         UnstorableValueError: a param cannot be stored.
         RunTimeoutError: the run did not end within `timeout`.
+        TimeoutError: it would never end: a task awaits what never comes, and has no time-out. The message says which.
     """
     return _sync(
         lambda: run_flow_async(
@@ -204,11 +210,11 @@ async def run_flow_async(
     Raises:
         TypeError: the running event loop is none of asyncio's own, such as uvloop's.
     """
-    time = VirtualClock() if clock is None else clock
+    time = clock or ruling_clock() or VirtualClock()
     made = FlowInMemory(flow, with_fakes(flow.definition, fakes or {}), time, real_executors)
     the_id = made.init_run(params, run_id="test" if run_id is None else run_id)
     return await _driven(
-        made, flow, time, real_executors, lambda: made.run_until_complete(the_id, max_concurrency, timeout=timeout)
+        made, flow, time, real_executors, the_id, lambda: made.run_until_complete(the_id, max_concurrency, timeout=timeout)
     )
 
 
@@ -217,12 +223,13 @@ async def _driven(
     original: AsyncFlow,
     clock: VirtualClock,
     real_executors: bool,
+    run_id: str,
     drive: Callable[[], Coroutine[Any, Any, WorkflowRun]],
 ) -> FlowResult:
     events: list[Event] = []
     unsubscribe = flow.subscribe(events.append)
     try:
-        with flow.in_virtual_time():
+        with flow.in_virtual_time(run_id):
             run = await drive()
     finally:
         unsubscribe()
@@ -279,6 +286,7 @@ def run_task(
         LookupError: it pulls the output of a task that `upstream` does not have.
         UnknownTaskError: there is no such task.
         InvalidOptionError: what `upstream` has is not upstream of it; an item is given or left out where it must not be.
+        TimeoutError: it awaits what never comes, and has no time-out.
         RuntimeError: an event loop is running; await `run_task_async` there.
     """
     return _sync(
@@ -313,10 +321,10 @@ async def run_task_async(
     given = {task_id_of(whole, name): value for name, value in (upstream or {}).items()}
     seen = _Seen(attempt_number)
     alone = _alone(whole, task_id, given, item, seen)
-    time = VirtualClock() if clock is None else clock
+    time = clock or ruling_clock() or VirtualClock()
     made = FlowInMemory(flow, alone, time)
     run_id = made.init_run(params, run_id="test")
-    result = await _driven(made, flow, time, False, lambda: made.run_until_complete(run_id))
+    result = await _driven(made, flow, time, False, run_id, lambda: made.run_until_complete(run_id))
     found = result.run.tasks[task_id]
     if item is not _NONE:  # it has but the one
         found = next((one for name, one in result.run.tasks.items() if name.startswith(f"{task_id}[")), found)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -121,10 +122,16 @@ class FlowInMemory(AsyncFlow):
         return self._kind(self._definition, self._store, self._clock, self._make_id, self._worker, told, self._capacities)
 
     @contextmanager
-    def in_virtual_time(self) -> Iterator[None]:
+    def in_virtual_time(self, run_id: str) -> Iterator[None]:
         """Have the running loop go by the clock; what runs in threads or processes is real, and so is time meanwhile."""
-        with self._test_clock.rules(), self._test_clock._heeding(self._is_busy):
+        with self._test_clock._rules(why=partial(self._why_it_hangs, run_id)), self._test_clock._heeding(self._is_busy):
             yield
+
+    def _why_it_hangs(self, run_id: str) -> str:
+        paths = ", ".join(repr(task.path) for task in self.progress_of(run_id).running)
+        if not paths:
+            return f"run {run_id!r} hangs, though none of its tasks is under way"
+        return f"run {run_id!r} hangs in {paths}, which a time-out (timeout=) would cut off"
 
     def _is_busy(self) -> bool:
         return any(lanes.is_busy() for lanes in self._lanes)
