@@ -15,10 +15,9 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Protocol
 
-from .file_system import FileSystem
+from .file_system import FileSystem, StrPath
 from .forks import watch as watch_forks
 from .records import Ask
 
@@ -184,13 +183,13 @@ def _state(path: str) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _path(prefix: str, run_id: str) -> Path:
+def _path(prefix: str, run_id: str) -> str:
     """The file for a run. A plain lower-case id stands in its name as it is, any other as a digest: none leads elsewhere."""
     if _PLAIN.fullmatch(run_id):
-        return Path(prefix + run_id)
+        return prefix + run_id
     from hashlib import sha256  # late: it takes long to load, and ids are seldom like that
 
-    return Path(f"{prefix}~{sha256(run_id.encode('utf-8', 'surrogatepass')).hexdigest()}")
+    return f"{prefix}~{sha256(run_id.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _read_line(line: str) -> tuple[Ask, bool] | None:
@@ -214,8 +213,8 @@ class Asks:
         lookout: who is told; that of this process.
     """
 
-    def __init__(self, prefix: Path, files: FileSystem | None = None, lookout: Lookout = _LOOKOUT) -> None:
-        self._prefix = str(prefix)
+    def __init__(self, prefix: StrPath, files: FileSystem | None = None, lookout: Lookout = _LOOKOUT) -> None:
+        self._prefix = os.fspath(prefix)
         self._files = FileSystem() if files is None else files
         self._lookout = lookout
 
@@ -241,12 +240,12 @@ class Asks:
             descriptor = self._files.open(path, _APPEND)
             try:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+                    raise OSError(errno.EINVAL, "it is not a regular file", path)
                 if os.write(descriptor, data) != len(data):
-                    raise OSError(errno.ENOSPC, "there is no space for what is asked", str(path))
+                    raise OSError(errno.ENOSPC, "there is no space for what is asked", path)
                 self._files.sync(descriptor)
                 if is_new:
-                    self._files.sync_folder(path.parent)
+                    self._files.sync_folder(os.path.dirname(path) or os.curdir)
                 there = self._files.identity(path)  # before ours is closed, or another could get its number
                 if there is not None and there[0] == self._files.status(descriptor)[0]:
                     return

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .cancellation import cancel_once
 from .codec import clean
@@ -22,7 +22,12 @@ from .late_dataclass import dataclass
 from .models import Failure, kinds_of
 from .task_options import MAX_THREADS
 
-_ENGINE = Path(__file__).parent
+if TYPE_CHECKING:
+    from queue import SimpleQueue
+
+    _Queue = SimpleQueue[tuple[contextvars.Context, "Call"] | None]
+
+_ENGINE = os.path.dirname(__file__)
 
 
 @dataclass(slots=True, eq=False)
@@ -103,7 +108,9 @@ def failure_of(error: BaseException) -> Failure:
     try:
         told = traceback.TracebackException(kind, error, error.__traceback__)
         # Frames of the engine's own rooms tell a reader nothing about the task.
-        told.stack = traceback.StackSummary.from_list([frame for frame in told.stack if Path(frame.filename).parent != _ENGINE])
+        told.stack = traceback.StackSummary.from_list(
+            [frame for frame in told.stack if os.path.dirname(frame.filename) != _ENGINE]
+        )
         text = "".join(told.format())
     except BaseException as problem:
         text = f"{type_name}: {message}\n(its traceback could not be made: {type(problem).__name__})\n"
@@ -280,6 +287,12 @@ class InlineExecutor:
         self._calls.clear()
 
 
+def _new_queue() -> _Queue:
+    from queue import SimpleQueue  # late: not everybody has tasks for threads
+
+    return SimpleQueue()
+
+
 class ThreadExecutor:
     """Runs functions in threads of its own, started as needed, so that they never hold up the event loop.
 
@@ -298,9 +311,7 @@ class ThreadExecutor:
         self.capacity = max_threads
         self._deliver = deliver
         self._attempt = attempt or self._run
-        from queue import SimpleQueue  # late: not everybody has tasks for threads
-
-        self._queue: SimpleQueue[tuple[contextvars.Context, Call] | None] = SimpleQueue()
+        self._queue: _Queue | None = None
         self._lock = threading.Lock()
         self._threads = 0
         """Those that take work. One whose attempt was given up does not count, until it comes back."""
@@ -314,13 +325,14 @@ class ThreadExecutor:
     def start(self, call: Call) -> None:
         """See `Executor.start`. The function sees the caller's context variables, as it would under asyncio.to_thread."""
         with self._lock:
+            queue = self._queue = self._queue or _new_queue()
             self._calls.add(call)
             grow = len(self._calls) > self._threads and self._threads < self.capacity
             if grow:
                 self._threads += 1
         if grow:
             try:
-                threading.Thread(target=self._work, name=f"night-batch-{self._threads}", daemon=True).start()
+                threading.Thread(target=self._work, args=(queue,), name=f"night-batch-{self._threads}", daemon=True).start()
             except RuntimeError as error:  # the machine gives no more threads: go on with those that there are
                 with self._lock:
                     self._threads -= 1
@@ -330,10 +342,10 @@ class ThreadExecutor:
                 if stuck:
                     self._deliver(_raised(call, error))
                     return
-        self._queue.put((contextvars.copy_context(), call))
+        queue.put((contextvars.copy_context(), call))
 
-    def _work(self) -> None:
-        while (job := self._queue.get()) is not None:
+    def _work(self, queue: _Queue) -> None:
+        while (job := queue.get()) is not None:
             variables, call = job
             if call not in self._calls:  # given up before it began: this thread was written off for it
                 outcome = None
@@ -384,5 +396,6 @@ class ThreadExecutor:
         with self._lock:
             self._closed = True
             threads = self._threads
-        for _ in range(threads):
-            self._queue.put(None)
+        if self._queue is not None:
+            for _ in range(threads):
+                self._queue.put(None)

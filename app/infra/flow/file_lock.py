@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .file_system import StrPath
 
 if sys.platform == "win32":
     import msvcrt
@@ -55,13 +58,13 @@ class FileLock:
         path: the lock file, made (for nobody else's eyes) where there is none. A symbolic link there is refused.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: StrPath) -> None:
+        self.path = os.fspath(path)
         self.held = False
         self._descriptor: int | None = None
 
     def __repr__(self) -> str:
-        return f"<FileLock {str(self.path)!r}, {'held' if self.held else 'free'}>"
+        return f"<FileLock {self.path!r}, {'held' if self.held else 'free'}>"
 
     @property
     def descriptor(self) -> int:
@@ -110,7 +113,7 @@ class FileLock:
         if sys.platform == "win32":  # an open file cannot be removed there, and one that others have open not at all
             self.close()
         try:
-            self.path.unlink()
+            os.unlink(self.path)
         except (FileNotFoundError, PermissionError):
             pass
         self.close()

@@ -12,7 +12,6 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from .errors import StoreError, StoreFullError
 
@@ -27,6 +26,8 @@ _NO_full_sync = frozenset({errno.EINVAL, errno.ENOTTY, getattr(errno, "ENOTSUP",
 _FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 _SAFE = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_BINARY"))
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # or opening a pipe to read it would wait for somebody to write
+
+StrPath = str | os.PathLike[str]
 
 Identity = tuple[int, int, int]
 """Which file it is, when it was written last, and its length."""
@@ -48,7 +49,7 @@ class FileSystem:
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
-    def open(self, path: Path, flags: int = os.O_RDWR) -> int:
+    def open(self, path: StrPath, flags: int = os.O_RDWR) -> int:
         """Open a file; its descriptor. With O_CREAT, it is made where there is none."""
         return os.open(path, flags | _SAFE, 0o600)
 
@@ -56,7 +57,7 @@ class FileSystem:
         """Close a file; what was written to it need not be on the disk."""
         os.close(descriptor)
 
-    def read(self, path: Path, lines: int | None = None) -> bytes | None:
+    def read(self, path: StrPath, lines: int | None = None) -> bytes | None:
         """What is in a file, or in its first lines; None where there is no file."""
         try:
             descriptor = self.open(path, os.O_RDONLY | _NO_WAIT)
@@ -96,7 +97,7 @@ class FileSystem:
                     raise
         os.fsync(descriptor)
 
-    def sync_file(self, path: Path) -> None:
+    def sync_file(self, path: StrPath) -> None:
         """The same for a file that is not open."""
         descriptor = self.open(path)
         try:
@@ -104,7 +105,7 @@ class FileSystem:
         finally:
             self.close(descriptor)
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: StrPath) -> None:
         """Return when the names in a folder are on the disk."""
         if os.name == "nt":  # Windows has no handle of a folder to sync; NTFS journals the names itself
             return
@@ -114,26 +115,26 @@ class FileSystem:
         finally:
             os.close(descriptor)
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(self, source: StrPath, target: StrPath) -> None:
         """Give a file another name, taking it from a file that has it: at any moment there is one of the two."""
-        source.replace(target)
+        os.replace(source, target)
 
-    def unlink(self, path: Path) -> bool:
+    def unlink(self, path: StrPath) -> bool:
         """Remove a file; whether there was one."""
         try:
-            path.unlink()
+            os.unlink(path)
         except FileNotFoundError:
             return False
         return True
 
-    def identity(self, path: Path) -> Identity | None:
+    def identity(self, path: StrPath) -> Identity | None:
         """What changes when a file is replaced or written; None where there is no file."""
         try:
             return _identity(os.lstat(path))
         except FileNotFoundError:
             return None
 
-    def create(self, path: Path, data: bytes, sync: bool) -> None:
+    def create(self, path: StrPath, data: bytes, sync: bool) -> None:
         """Make a file that must not exist yet, of that content; with `sync`, the content is on the disk when this returns."""
         descriptor = self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
@@ -148,7 +149,7 @@ def _identity(status: os.stat_result) -> Identity:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def regular_files(folder: Path) -> list[str]:
+def regular_files(folder: StrPath) -> list[str]:
     """The names of the ordinary files in a folder, sorted: no folders, pipes or symbolic links."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))

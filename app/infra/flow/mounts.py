@@ -6,9 +6,8 @@ Must not know what lies there.
 from __future__ import annotations
 
 import re
-from pathlib import Path, PurePosixPath
 
-_TABLE = Path("/proc/self/mountinfo")
+_TABLE = "/proc/self/mountinfo"
 _NETWORK = frozenset(
     {
         "nfs",
@@ -29,19 +28,19 @@ _NETWORK = frozenset(
 )
 
 
-def network_file_system(path: Path) -> str | None:
+def network_file_system(path: str) -> str | None:
     """The kind of network file system that an absolute path lies on; None where it is a local disk, or nobody says."""
     try:
-        table = _TABLE.read_text(encoding="utf-8", errors="surrogateescape")
+        with open(_TABLE, encoding="utf-8", errors="surrogateescape") as file:
+            table = file.read()
     except OSError:
         return None
-    kind = kind_of(table, PurePosixPath(path))
+    kind = kind_of(table, path)
     return kind if kind in _NETWORK else None
 
 
-def kind_of(table: str, path: PurePosixPath) -> str | None:
+def kind_of(table: str, path: str) -> str | None:
     """The kind of file system that a path lies on, by a table in the form of /proc/self/mountinfo (proc(5))."""
-    whole = str(path)
     best = 0
     found: str | None = None
     for line in table.splitlines():
@@ -51,6 +50,6 @@ def kind_of(table: str, path: PurePosixPath) -> str | None:
             continue
         place = re.sub(r"\\([0-7]{3})", lambda escaped: chr(int(escaped[1], 8)), fields[4]).rstrip("/") + "/"
         # The longest is the innermost; of two mounts at one place, the later one covers the other.
-        if len(place) >= best and f"{whole}/".startswith(place):
+        if len(place) >= best and f"{path}/".startswith(place):
             best, found = len(place), after.split(" ")[0]
     return found

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 _OPEN = os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
-def empty_beside(path: Path) -> Path:
+def empty_beside(path: str) -> str:
     """A new empty file for nobody else's eyes, under a name that nobody can have foreseen."""
-    temporary = path.with_name(f"{path.name}.new-{os.urandom(8).hex()}")
+    temporary = f"{path}.new-{os.urandom(8).hex()}"
     os.close(os.open(temporary, _OPEN | os.O_CREAT | os.O_EXCL, 0o600))
     return temporary
 
 
-def put_in_place(temporary: Path, path: Path) -> None:
+def put_in_place(temporary: str, path: str) -> None:
     """Give a finished file its name, on the disk, where nothing has that name yet.
 
     Raises:
@@ -35,20 +34,29 @@ def put_in_place(temporary: Path, path: Path) -> None:
     except FileExistsError:
         raise
     except OSError:  # a file system without links
-        if path.exists():
+        if os.path.exists(path):
             raise FileExistsError(path) from None
-        temporary.rename(path)
+        os.rename(temporary, path)
     if os.name != "nt":
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(os.path.dirname(path) or os.curdir, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
 
-def sweep(path: Path) -> None:
+def sweep(path: str) -> None:
     """Remove what somebody has left who was killed while making the file, or right after giving it its name."""
-    ours = re.compile(re.escape(path.name) + r"\.new-[0-9a-f]{16}(-journal|-wal|-shm)?")
-    for other in path.parent.iterdir():
-        if ours.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+    folder, name = os.path.split(path)
+    ours = re.compile(re.escape(name) + r"\.new-[0-9a-f]{16}(-journal|-wal|-shm)?")
+    for other in os.listdir(folder or os.curdir):
+        if ours.fullmatch(other):
+            remove(os.path.join(folder, other))
+
+
+def remove(path: str) -> None:
+    """Remove a file, if it is there."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

@@ -16,21 +16,22 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 
 from .file_lock import FileLock
+from .file_system import StrPath
 from .late_dataclass import dataclass
 from .who import process_name
 
 _TOKEN = "[0-9a-f]{16}"
 _BEAT = 20  # bytes: a count of nanoseconds in decimal
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def boot_id() -> str:
     """What tells one start of this machine from another; empty where the platform does not say."""
     try:
-        return _BOOT_ID.read_text(encoding="utf-8").strip()
+        with open(_BOOT_ID, encoding="utf-8") as file:
+            return file.read().strip()
     except (OSError, ValueError):
         return ""
 
@@ -49,10 +50,11 @@ class Owner:
         return process_name(self.pid, self.host)
 
 
-def _read(path: Path) -> tuple[int, Owner] | None:
+def _read(path: str) -> tuple[int, Owner] | None:
     """The last sign of life and the owner that a file names, or None where it does not say (yet)."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as file:
+            data = file.read()
         return int(data[:_BEAT]), Owner(**json.loads(data[_BEAT:]))
     except (OSError, ValueError, TypeError):
         return None
@@ -109,8 +111,8 @@ class Owners:
         monotonic: the machine's monotonic clock, in nanoseconds.
     """
 
-    def __init__(self, prefix: Path, lease: float, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
-        self._prefix = prefix
+    def __init__(self, prefix: StrPath, lease: float, monotonic: Callable[[], int] = time.monotonic_ns) -> None:
+        self._prefix = os.fspath(prefix)
         self._lease = lease
         self._monotonic = monotonic
         self._lock: FileLock | None = None
@@ -118,7 +120,7 @@ class Owners:
         self._end: weakref.finalize[..., Owners] | None = None
 
     def __repr__(self) -> str:
-        return f"<Owners {str(self._prefix)!r}, {self._token or 'not one of them'}>"
+        return f"<Owners {self._prefix!r}, {self._token or 'not one of them'}>"
 
     @property
     def token(self) -> str:
@@ -131,8 +133,8 @@ class Owners:
         """Whether that is this owner, without becoming one."""
         return token != "" and token == self._token
 
-    def _path(self, token: str) -> Path:
-        return self._prefix.with_name(f"{self._prefix.name}{token}")
+    def _path(self, token: str) -> str:
+        return self._prefix + token
 
     def _begin(self) -> None:
         self.sweep()
@@ -181,10 +183,11 @@ class Owners:
 
     def sweep(self) -> None:
         """Remove the files of the dead."""
-        for path in self._prefix.parent.iterdir():
-            if path.name.startswith(self._prefix.name):
+        folder, beginning = os.path.split(self._prefix)
+        for name in os.listdir(folder or os.curdir):
+            if name.startswith(beginning):
                 try:
-                    self.is_alive(path.name[len(self._prefix.name) :])
+                    self.is_alive(name[len(beginning) :])
                 except OSError:  # not a file that one of us made
                     pass
 

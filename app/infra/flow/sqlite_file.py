@@ -17,7 +17,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 from .errors import (
@@ -86,7 +85,7 @@ class SQLiteFile:
 
     def __init__(
         self,
-        path: Path,
+        path: str,
         name: str,
         busy_timeout: float,
         sync_interval: float | None,
@@ -130,7 +129,7 @@ class SQLiteFile:
         self._finalizer: weakref.finalize[..., SQLiteFile] | None = None
 
     def __repr__(self) -> str:
-        return f"<SQLiteFile {str(self.path)!r}, {'open' if self._writer else 'not open'}>"
+        return f"<SQLiteFile {self.path!r}, {'open' if self._writer else 'not open'}>"
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone, and never open others to that file."""
@@ -160,32 +159,33 @@ class SQLiteFile:
                 self._closed = False
 
     def _connect(self) -> None:
-        if self.path.is_dir():
+        real = os.path.realpath(self.path)  # one lock for all names of the file
+        if os.path.isdir(real):
             raise StoreFormatError(self._name, "the path is a directory; name a file, or use JsonStore for a folder")
         # SQLite writes over a file that is shorter than any database. (Asked for its size and not read: closing a
         # descriptor of ours would free the locks that another connection of this process holds on it.)
-        if self.path.exists() and self.path.stat().st_size < _SMALLEST:
-            what = "empty" if self.path.stat().st_size == 0 else "no database"
+        exists = os.path.exists(real)
+        if exists and (size := os.stat(real).st_size) < _SMALLEST:
+            what = "no database" if size else "empty"
             raise StoreFormatError(self._name, f"the file is {what}; it is left untouched; name another path, or remove it")
-        if self.path.exists() and not os.access(self.path, os.W_OK):
+        if exists and not os.access(real, os.W_OK):
             raise StoreError(self._name, "the file may not be written by this user")
-        if not self.path.parent.is_dir():
-            raise StoreError(self._name, f"the folder {str(self.path.parent)!r} does not exist; create it first")
-        real = Path(os.path.realpath(self.path))  # one lock for all names of the file
-        if real.exists() and _place(real) in _inherited:
+        if not os.path.isdir(folder := os.path.dirname(real)):
+            raise StoreError(self._name, f"the folder {folder!r} does not exist; create it first")
+        if exists and _place(real) in _inherited:
             raise StoreForkedError(self._name)
         where = network_file_system(real)
         if where is not None:
             _logger.warning("%s lies on a network file system (%s), where SQLite's locks do not hold", self._name, where)
-        lock = FileLock(real.with_name(real.name + "-lock"))
+        lock = FileLock(real + "-lock")
         if not lock.acquire(self._busy_timeout):
             lock.close()
             raise StoreBusyError(self._name, self._busy_timeout)
         try:
             if self._inode is not None:
                 self._check_place()
-            if real.exists() or not self._create(real):
-                if real.stat().st_nlink > 1:
+            if os.path.exists(real) or not self._create(real):
+                if os.stat(real).st_nlink > 1:
                     from .new_file import sweep  # late: most files are there already, and whole
 
                     sweep(real)
@@ -214,16 +214,16 @@ class SQLiteFile:
         # SQLite folds the -wal file into the database when the last connection closes; do so at exit, too.
         self._finalizer = weakref.finalize(self, _close_all, [reader, writer], self._wal, lock, real)
 
-    def _create(self, path: Path) -> bool:
+    def _create(self, path: str) -> bool:
         """Make the file beside its place and put it there complete: whoever finds it, after whatever kill, finds a database.
 
         Returns:
             Whether it is ours: another program may have made one meanwhile, which is then looked at like any other.
         """
         if _size(_wal_of(path)):  # SQLite would take it for that of the new file
-            wal = _wal_of(path).name
+            wal = os.path.basename(_wal_of(path))
             raise StoreDamagedError(self._name, f"the file is gone, and its {wal} is not; put it back, or remove {wal} as well")
-        from .new_file import empty_beside, put_in_place, sweep  # late: most files are there already
+        from .new_file import empty_beside, put_in_place, remove, sweep  # late: most files are there already
 
         sweep(path)
         temporary = empty_beside(path)
@@ -241,21 +241,21 @@ class SQLiteFile:
         except FileExistsError:
             return False
         finally:
-            temporary.unlink(missing_ok=True)
+            remove(temporary)
         return True
 
-    def _inspect(self, path: Path, lock: FileLock) -> None:
+    def _inspect(self, path: str, lock: FileLock) -> None:
         """Refuse a file that is not ours, is newer, or has lost something, and leave it untouched."""
         # The last connection to close folds the -wal file into the database and removes it. So one that can only read is used
         # where there is such a file; it would leave empty ones behind where there is none.
         has_wal = _size(_wal_of(path)) > 0
         connection = sqlite3.connect(
-            f"{path.as_uri()}?mode={'ro' if has_wal else 'rw'}", uri=True, timeout=self._busy_timeout, isolation_level=None
+            f"{_uri_of(path)}?mode={'ro' if has_wal else 'rw'}", uri=True, timeout=self._busy_timeout, isolation_level=None
         )
         try:
             check_ours(connection, self._name)
             pages, size = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-            if pages * size > path.stat().st_size and not has_wal:
+            if pages * size > os.stat(path).st_size and not has_wal:
                 raise StoreDamagedError(self._name, "the file is cut short; it is left untouched; restore a backup")
             loss = self._witness.loss(lock, lambda number: self._find(connection, number))
             if loss is not None:
@@ -263,7 +263,7 @@ class SQLiteFile:
         finally:
             connection.close()
 
-    def _connections(self, path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    def _connections(self, path: str) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         deadline = time.monotonic() + self._busy_timeout
         writer = self._connection(path, 0)  # it waits by itself: see _begin
         try:
@@ -275,12 +275,12 @@ class SQLiteFile:
         return writer, reader
 
     @staticmethod
-    def _connection(path: Path, timeout: float) -> sqlite3.Connection:
+    def _connection(path: str, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False, cached_statements=64)
         connection.execute("PRAGMA wal_autocheckpoint = 0")  # checkpoints are made where they hold nobody up
         return connection
 
-    def _prepare(self, writer: sqlite3.Connection, path: Path) -> None:
+    def _prepare(self, writer: sqlite3.Connection, path: str) -> None:
         version = check_ours(writer, self._name)
         if version and version < len(MIGRATIONS):
             self._keep_copy(writer, path, version)
@@ -295,12 +295,14 @@ class SQLiteFile:
                 raise StoreBusyError(self._name, self._busy_timeout, "readers keep it from being repaired after a failed write")
             self._suspect = False
 
-    def _keep_copy(self, writer: sqlite3.Connection, path: Path, version: int) -> None:
+    def _keep_copy(self, writer: sqlite3.Connection, path: str, version: int) -> None:
         """A copy of the file as it is before its schema is changed."""
-        copies = (path.with_name(f"{path.name}.v{version}{'' if number == 1 else f'-{number}'}.bak") for number in range(1, 1000))
-        place = next(copy for copy in copies if not copy.exists())
+        copies = (f"{path}.v{version}{'' if number == 1 else f'-{number}'}.bak" for number in range(1, 1000))
+        place = next(copy for copy in copies if not os.path.exists(copy))
         self._copy(writer, place)
-        _logger.warning("%s is brought to schema version %s; a copy of it is kept as %s", self._name, len(MIGRATIONS), place.name)
+        _logger.warning(
+            "%s is brought to schema version %s; a copy of it is kept as %s", self._name, len(MIGRATIONS), os.path.basename(place)
+        )
 
     def _patiently(self, work: Callable[[], T], deadline: float) -> T:
         """Do what may find the database locked by other programs, again and again until the deadline."""
@@ -588,21 +590,21 @@ class SQLiteFile:
 
     # --- housekeeping ---
 
-    def backup(self, path: Path) -> None:
+    def backup(self, path: str) -> None:
         """Copy the database as it is at one moment; writers go on meanwhile."""
         with self._writing:
             self._open_writer()
         with self._translated():
-            source = self._connection(Path(os.path.realpath(self.path)), self._busy_timeout)
+            source = self._connection(os.path.realpath(self.path), self._busy_timeout)
             try:
                 self._copy(source, path)
             except FileExistsError as error:
-                raise StoreError(self._name, f"{str(path)!r} exists already; name another path for the backup") from error
+                raise StoreError(self._name, f"{path!r} exists already; name another path for the backup") from error
             finally:
                 source.close()
 
-    def _copy(self, source: sqlite3.Connection, path: Path) -> None:
-        from .new_file import empty_beside, put_in_place  # late: few programs copy a file
+    def _copy(self, source: sqlite3.Connection, path: str) -> None:
+        from .new_file import empty_beside, put_in_place, remove  # late: few programs copy a file
 
         temporary = empty_beside(path)
         try:
@@ -613,8 +615,8 @@ class SQLiteFile:
                 target.close()
             put_in_place(temporary, path)
         finally:
-            for name in (temporary.name, f"{temporary.name}-wal", f"{temporary.name}-shm"):
-                temporary.with_name(name).unlink(missing_ok=True)
+            for name in (temporary, f"{temporary}-wal", f"{temporary}-shm"):
+                remove(name)
 
     def shrink(self) -> None:
         """Give free pages back to the file system."""
@@ -647,23 +649,29 @@ def _is_busy(error: sqlite3.Error) -> bool:
     return "locked" in str(error) or "busy" in str(error)
 
 
-def _wal_of(path: Path) -> Path:
-    return path.with_name(path.name + "-wal")
+def _uri_of(path: str) -> str:
+    from pathlib import Path  # late: it takes long to load, and a new file needs none
+
+    return Path(path).as_uri()
 
 
-def _place(path: Path) -> tuple[int, int]:
-    status = path.stat()
+def _wal_of(path: str) -> str:
+    return path + "-wal"
+
+
+def _place(path: str) -> tuple[int, int]:
+    status = os.stat(path)
     return status.st_dev, status.st_ino
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except FileNotFoundError:
         return 0
 
 
-def _close_all(connections: list[sqlite3.Connection], wal: int, lock: FileLock, path: Path) -> None:
+def _close_all(connections: list[sqlite3.Connection], wal: int, lock: FileLock, path: str) -> None:
     os.close(wal)
     # The last connection to close makes a checkpoint, so this too belongs under the lock; but the end of a program waits for
     # nobody long.
@@ -673,7 +681,7 @@ def _close_all(connections: list[sqlite3.Connection], wal: int, lock: FileLock, 
         held = False
     for connection in connections:
         connection.close()
-    if held and not _wal_of(path).exists():  # all is in the database: there is nothing left to witness
+    if held and not os.path.exists(_wal_of(path)):  # all is in the database: there is nothing left to witness
         lock.remove()
     else:
         lock.close()

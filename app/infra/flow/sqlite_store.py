@@ -15,7 +15,6 @@ from datetime import timedelta
 from functools import partial
 from itertools import groupby
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .codec import ValueCodec
@@ -39,12 +38,15 @@ from .store import BaseStore, Choice, busy_timeout_of, is_large, lease_of
 from .witness import Mark
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .asks import Asks, Later
 
 T = TypeVar("T")
 
 _logger = logging.getLogger("night_batch.sqlite_store")
 
+_SEPARATORS = os.sep + (os.altsep or "")
 _MOST_AHEAD = 1_000_000  # tasks of a run that was made and may never be driven from here: 180 MB
 _RUN_ID = attrgetter("run_id")
 
@@ -100,11 +102,12 @@ class SQLiteStore(BaseStore):
         super().__init__(codec)
         if not isinstance(path, (str, os.PathLike)):
             raise InvalidOptionError("path", path, "the name of a file")
-        if os.fspath(path) == ":memory:":
+        name = os.fspath(path)
+        if name == ":memory:":
             raise InvalidOptionError("path", path, "the name of a file; for a store in memory, use MemoryStore")
-        self.path = Path(path)
+        self._path = name.rstrip(_SEPARATORS)
         self._busy_timeout = busy_timeout_of(busy_timeout)
-        self._file = SQLiteFile(self.path, repr(self), self._busy_timeout, check_interval(sync_interval), count_of)
+        self._file = SQLiteFile(self._path, repr(self), self._busy_timeout, check_interval(sync_interval), count_of)
         self._rows = Rows(repr(self), lambda: self._file.generation)
         self._owners = Owners(self._beside("-owner-"), lease_of(lease))
         self._asks_beside: Asks | None = None
@@ -117,16 +120,22 @@ class SQLiteStore(BaseStore):
         watch(self)
 
     def __repr__(self) -> str:
-        return f"SQLiteStore({str(self.path)!r})"
+        return f"SQLiteStore({self._path!r})"
 
-    def _beside(self, suffix: str) -> Path:
-        real = Path(os.path.realpath(self.path))
-        return real.with_name(real.name + suffix)
+    @property
+    def path(self) -> Path:
+        """The file, as it was named."""
+        from pathlib import Path  # late: it takes long to load, and the engine needs only the name
+
+        return Path(self._path)
+
+    def _beside(self, suffix: str) -> str:
+        return os.path.realpath(self._path) + suffix
 
     @property
     def identity(self) -> str:
         """See `Store.identity`."""
-        return f"sqlite {os.path.realpath(self.path)}"
+        return f"sqlite {os.path.realpath(self._path)}"
 
     def open(self) -> None:
         """See `Store.open`."""
@@ -507,7 +516,7 @@ class SQLiteStore(BaseStore):
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """See `Store.backup`. The copy is one file, whatever -wal the original has."""
-        self._file.backup(Path(path))
+        self._file.backup(os.fspath(path))
 
     def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
         def work(writer: sqlite3.Connection) -> tuple[None, Mark, int]:

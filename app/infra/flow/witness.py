@@ -78,7 +78,7 @@ class Witness:
                 return (
                     f"commits are missing that were made before (run no. {number}: {found or 0} of {count} or more): the database"
                     " or its -wal file was damaged, or replaced by an older copy; it is left untouched. If you accept that,"
-                    f" remove {lock.path.name}"
+                    f" remove {os.path.basename(lock.path)}"
                 )
         return None
 

@@ -14,14 +14,13 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from .. import AsyncFlow, Changes, Context, FlowError, MemoryStore, SQLiteStore, Store, WorkflowRun
-from ..file_system import FileSystem
+from ..file_system import FileSystem, StrPath
 from .conftest import FakeClock
 from .stepped_loop import SteppedLoop, TurnWorker
 
@@ -193,7 +192,7 @@ class CountingFiles(FileSystem):
     def __init__(self) -> None:
         self.reads = self.syncs = 0
 
-    def read(self, path: Path, lines: int | None = None) -> bytes | None:
+    def read(self, path: StrPath, lines: int | None = None) -> bytes | None:
         self.reads += 1
         return super().read(path, lines)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import JsonStore
-from ..file_system import FileSystem, Identity
+from ..file_system import FileSystem, Identity, StrPath
 from ..testing.store_contract import snapshot
 from .power_cuts import Trace
 
@@ -40,14 +40,14 @@ class HookedFiles(FileSystem):
         if hook is not None:
             hook(*arguments)
 
-    def open(self, path: Path, flags: int = os.O_RDWR) -> int:
-        self._call("open", path, flags)
+    def open(self, path: StrPath, flags: int = os.O_RDWR) -> int:
+        self._call("open", Path(path), flags)
         descriptor = super().open(path, flags)
-        self.names[descriptor] = path.name
+        self.names[descriptor] = Path(path).name
         return descriptor
 
-    def read(self, path: Path, lines: int | None = None) -> bytes | None:
-        self._call("read", path, lines)
+    def read(self, path: StrPath, lines: int | None = None) -> bytes | None:
+        self._call("read", Path(path), lines)
         return super().read(path, lines)
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
@@ -65,15 +65,15 @@ class HookedFiles(FileSystem):
     def sync(self, descriptor: int) -> None:
         self._call("sync", descriptor)
 
-    def sync_folder(self, folder: Path) -> None:
-        self._call("sync_folder", folder)
+    def sync_folder(self, folder: StrPath) -> None:
+        self._call("sync_folder", Path(folder))
 
-    def replace(self, source: Path, target: Path) -> None:
-        self._call("replace", source, target)
+    def replace(self, source: StrPath, target: StrPath) -> None:
+        self._call("replace", Path(source), Path(target))
         super().replace(source, target)
 
-    def unlink(self, path: Path) -> bool:
-        self._call("unlink", path)
+    def unlink(self, path: StrPath) -> bool:
+        self._call("unlink", Path(path))
         return super().unlink(path)
 
 
@@ -83,7 +83,7 @@ class UnsyncedFiles(FileSystem):
     def sync(self, descriptor: int) -> None:
         pass
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: StrPath) -> None:
         pass
 
 
@@ -105,14 +105,14 @@ class RecordingFiles(UnsyncedFiles):
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    def open(self, path: Path, flags: int = os.O_RDWR) -> int:
+    def open(self, path: StrPath, flags: int = os.O_RDWR) -> int:
         descriptor = super().open(path, flags)
-        recorder = self.recorder
-        if path.name not in recorder.names:
+        recorder, name = self.recorder, Path(path).name
+        if name not in recorder.names:
             recorder.made += 1
-            recorder.names[path.name] = recorder.made
-            recorder.trace.append(("create", path.name, recorder.made))
-        recorder.open[descriptor] = recorder.names[path.name]
+            recorder.names[name] = recorder.made
+            recorder.trace.append(("create", name, recorder.made))
+        recorder.open[descriptor] = recorder.names[name]
         return descriptor
 
     def write(self, descriptor: int, data: bytes, offset: int) -> None:
@@ -126,20 +126,22 @@ class RecordingFiles(UnsyncedFiles):
     def sync(self, descriptor: int) -> None:
         self.recorder.trace.append(("fsync", self.recorder.open[descriptor]))
 
-    def sync_folder(self, folder: Path) -> None:
-        if folder == self.recorder.folder:
+    def sync_folder(self, folder: StrPath) -> None:
+        if Path(folder) == self.recorder.folder:
             self.recorder.trace.append(("fsync folder",))
 
-    def replace(self, source: Path, target: Path) -> None:
+    def replace(self, source: StrPath, target: StrPath) -> None:
         super().replace(source, target)
-        self.recorder.trace.append(("rename", source.name, target.name))
-        self.recorder.names[target.name] = self.recorder.names.pop(source.name)
+        old, new = Path(source).name, Path(target).name
+        self.recorder.trace.append(("rename", old, new))
+        self.recorder.names[new] = self.recorder.names.pop(old)
 
-    def unlink(self, path: Path) -> bool:
+    def unlink(self, path: StrPath) -> bool:
         there = super().unlink(path)
         if there:
-            self.recorder.trace.append(("unlink", path.name))
-            del self.recorder.names[path.name]
+            name = Path(path).name
+            self.recorder.trace.append(("unlink", name))
+            del self.recorder.names[name]
         return there
 
 

@@ -78,7 +78,7 @@ class _File(apsw.VFSFile):
     def __init__(self, name: Any, flags: list[int]) -> None:
         super().__init__("", name, flags)
         self.path = Path(name.filename() if isinstance(name, apsw.URIFilename) else name)
-        self.inode = _listening().opened(self.path)
+        self.inode = _listening().opened(Path(self.path))
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 - SQLite's names
         super().xWrite(data, offset)
@@ -168,13 +168,13 @@ class _Lock(FileLock):
     def try_acquire(self, create: bool = True) -> bool:
         done = super().try_acquire(create)
         if done:
-            _listening().opened(self.path)
+            _listening().opened(Path(self.path))
         return done
 
     def remove(self) -> None:
         inode = os.fstat(self.descriptor).st_ino
         super().remove()
-        _listening().removed(self.path, inode)
+        _listening().removed(Path(self.path), inode)
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

@@ -312,12 +312,13 @@ def test_the_package_tells_its_names_before_any_was_asked_for_and_refuses_others
 
 # What a script with a SQLite store does not use.
 OTHER_ROOMS = ["json_store", "json_format", "rare_values", "runs", "runner", "machine", "workflow_builders", "tools", "testing"]
-OTHER_MODULES = ["decimal", "difflib", "shutil", "tempfile", "uuid", "zoneinfo"]
+OTHER_MODULES = ["decimal", "difflib", "pathlib", "shutil", "tempfile", "uuid", "zoneinfo"]
 NOT_LOADED = {*OTHER_MODULES, *(f"{package.__name__}.{room}" for room in OTHER_ROOMS)}
 
 
 def test_a_program_loads_what_it_uses_and_no_more() -> None:
-    script = f"import sys; from {package.__name__} import AsyncFlow, SQLiteStore; print(*sys.modules)"
+    loads = f"from {package.__name__} import AsyncFlow, SQLiteStore"
+    script = f"import sys; before = set(sys.modules); {loads}; print(*(set(sys.modules) - before))"
     path = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", script], env={**os.environ, **path}, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

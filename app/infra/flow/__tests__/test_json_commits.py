@@ -14,7 +14,7 @@ import pytest
 
 from .. import AsyncFlow, Changes, Context, JsonStore, RunNotFoundError, State, StoreDamagedError, json_writer
 from ..errors import StoreFullError
-from ..file_system import FileSystem
+from ..file_system import FileSystem, StrPath
 from ..json_journal import Journal
 from ..json_ties import Tie, Ties
 from ..records import RunRecord
@@ -95,9 +95,9 @@ class HalfSeen(HookedFiles):
         super().__init__()
         self.times = times
 
-    def read(self, path: Path, lines: int | None = None) -> bytes | None:
+    def read(self, path: StrPath, lines: int | None = None) -> bytes | None:
         data = super().read(path, lines)
-        if data is None or path.suffix != ".journal" or not self.times:
+        if data is None or Path(path).suffix != ".journal" or not self.times:
             return data
         self.times -= 1
         os.utime(path, ns=(0, self.times))

@@ -97,7 +97,7 @@ def test_waiting_for_the_lock_is_bounded(two: tuple[FileLock, FileLock]) -> None
 def test_closing_another_descriptor_of_the_file_does_not_free_the_lock(two: tuple[FileLock, FileLock]) -> None:
     one, other = two
     assert one.try_acquire()
-    one.path.read_bytes()
+    Path(one.path).read_bytes()
     other.try_acquire()
     other.close()
     assert not other.try_acquire(), "a POSIX record lock would be gone now"
@@ -122,7 +122,7 @@ def test_a_lock_that_is_removed_is_not_shared_with_who_had_opened_it(two: tuple[
 def test_removing_a_lock_whose_file_somebody_removed_by_hand_is_no_error(two: tuple[FileLock, FileLock]) -> None:
     one, other = two
     assert one.try_acquire()
-    one.path.unlink()
+    Path(one.path).unlink()
     one.remove()
     assert other.try_acquire()
 
@@ -141,7 +141,7 @@ def test_the_file_is_for_nobody_elses_eyes_and_a_link_in_its_place_is_not_follow
         assert lock.try_acquire()
     finally:
         os.umask(before)
-    assert lock.path.stat().st_mode & 0o777 == 0o600
+    assert Path(lock.path).stat().st_mode & 0o777 == 0o600
     lock.close()
     (tmp_path / "precious").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "precious")
