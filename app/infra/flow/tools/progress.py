@@ -33,6 +33,8 @@ from .screen import Screen
 from .terminal import Style, columns_of, rows_of, takes_escapes
 from .units import counted
 
+FIRST = 0.25
+"""Seconds to the first look. A run that is over before is not worth one; the line at its end says it all."""
 OFTEN = 0.1
 """Seconds between two looks, at least."""
 TIMES_AT_FIRST = 20
@@ -165,7 +167,7 @@ class _View(AbstractContextManager[None]):
     # --- in a thread of its own ---
 
     def _work(self) -> None:
-        soon = due = time.monotonic() + OFTEN
+        soon = due = time.monotonic() + FIRST
         times = TIMES_AT_FIRST
         while not self._ending:
             self._wake.wait(max(0.0, due - time.monotonic()))
