@@ -207,6 +207,16 @@ def _progress(command: argparse.ArgumentParser) -> None:
     told.add_argument("--quiet", action="store_true", help="show nothing but failures and errors, on stderr")
 
 
+def _driving(command: argparse.ArgumentParser) -> None:
+    """What can be said of a run that this process is to drive."""
+    text = "how many tasks may run at once; 0, the default, is any number"
+    command.add_argument("--max-concurrency", metavar="N", type=_count, default=0, help=text)
+    text = "go on with a run although the flow's graph has changed since"
+    command.add_argument("--adopt-graph", action="store_true", help=text)
+    _json(command, "at the end, print the run's details as JSON on stdout, and nothing else there")
+    _progress(command)
+
+
 # --- commands that run things ---
 
 
@@ -229,12 +239,7 @@ def _add_running(commands: _Commands) -> None:
     command.add_argument("--params-file", metavar="FILE", help="a JSON object of params; - is stdin. --param goes before it")
     _store(command)
     command.add_argument("--run-id", metavar="ID", help="an id of your own; the same id again is the same run")
-    text = "how many tasks may run at once; 0, the default, is any number"
-    command.add_argument("--max-concurrency", metavar="N", type=_count, default=0, help=text)
-    text = "go on with a run although the flow's graph has changed since"
-    command.add_argument("--adopt-graph", action="store_true", help=text)
-    _json(command, "at the end, print the run's details as JSON on stdout, and nothing else there")
-    _progress(command)
+    _driving(command)
 
     command = commands.add(
         "resume",
@@ -246,11 +251,7 @@ def _add_running(commands: _Commands) -> None:
     command.add_argument("run_id", metavar="RUN", nargs="?", help="the run's id, its beginning, or `latest`")
     _store(command)
     _flow(command, "the flow; by default that with which `run` started the run")
-    text = "how many tasks may run at once; 0, the default, is any number"
-    command.add_argument("--max-concurrency", metavar="N", type=_count, default=0, help=text)
-    command.add_argument("--adopt-graph", action="store_true", help="go on although the flow's graph has changed since")
-    _json(command, "at the end, print the run's details as JSON on stdout, and nothing else there")
-    _progress(command)
+    _driving(command)
 
     command = commands.add(
         "retry",
@@ -264,11 +265,7 @@ def _add_running(commands: _Commands) -> None:
     command.add_argument("--no-downstream", action="store_false", dest="downstream", help="leave what is downstream as it is")
     _store(command)
     _flow(command, "the flow; by default that with which `run` started the run")
-    text = "how many tasks may run at once; 0, the default, is any number"
-    command.add_argument("--max-concurrency", metavar="N", type=_count, default=0, help=text)
-    command.add_argument("--adopt-graph", action="store_true", help="go on although the flow's graph has changed since")
-    _json(command, "at the end, print the run's details as JSON on stdout, and nothing else there")
-    _progress(command)
+    _driving(command)
 
     command = commands.add(
         "cancel",
