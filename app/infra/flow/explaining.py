@@ -449,6 +449,8 @@ class _Explainer:
     def _succeeded(self, task_id: str, record: TaskRecord) -> None:
         made = self._since_reset(record)
         how = "at its first attempt" if made <= 1 else f"after {_times(made)}"
+        if sum(each.try_number == 0 for each in (record, *self._run.archived.get(task_id, ()))) > 1:
+            how += " since it was set back"
         took = "" if record.started is None or record.ended is None else f", in {span_text(record.ended - record.started)}"
         if self._run.is_whole(task_id):  # only its items have attempts
             how, took = "with all its items", ""

@@ -397,7 +397,7 @@ async def test_attempts_from_before_a_manual_retry_are_told_apart(store: Store, 
     assert told(flow, "a")[-1] == "After that the task was set back, and begins anew."
     await flow.run_until_complete("run")
     assert told(flow, "a") == [
-        f"'a' succeeded at {NOW} at its first attempt, in 0 ms.",
+        f"'a' succeeded at {NOW} at its first attempt since it was set back, in 0 ms.",
         f"Attempt 1, begun at {NOW}, failed after 0 ms: ValueError: failure 1.",
         f"Attempt 2, begun at {NOW} after the task was set back, succeeded after 0 ms.",
     ]
