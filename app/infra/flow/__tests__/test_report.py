@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-from .. import AsyncFlow, Attempt, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, WorkflowRun
+from .. import AsyncFlow, Attempt, Context, JsonStore, MemoryStore, RunNotFoundError, SQLiteStore, Store, TaskRecord, WorkflowRun
 from ..tools import cli, report_html, write_report
-from ..tools.report import gathering
 from ..tools.report.gathering import gather
 from ..tools.report.timing import Timing
 from ..tools.reporting import file_name
@@ -429,7 +428,7 @@ def test_of_more_subflows_than_it_may_open_those_that_failed_come_first() -> Non
     assert [line.path for line in data.lines if line.depth] == ["sub0.work", "sub4.work"]
 
 
-def test_earlier_attempts_of_many_subflows_are_told_without_asking_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_around_many_subflows_with_earlier_attempts_is_read_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
     inner, flow = AsyncFlow("inner"), AsyncFlow("outer", MemoryStore())
 
     @inner.task(max_retries=1, retry_delay=0)
@@ -437,21 +436,23 @@ def test_earlier_attempts_of_many_subflows_are_told_without_asking_for_each(monk
         if ctx.attempt_number == 0:
             raise ValueError("the first time")
 
-    flow.add_task_definition("ids", lambda ctx: [1, 2, 3])
+    flow.add_task_definition("ids", lambda ctx: list(range(30)))
     flow.add_subflow_definition("each", inner, dependencies=["ids"], map_over="ids")
     run = flow.run(run_id="r")
-    asked = gather(flow.store, run.id)
-    monkeypatch.setattr(gathering, "MOST_LOOKED_AT", 0)
-    told = gather(flow.store, run.id)
-    for found in (asked, told):
-        assert [
-            [(attempt.number, str(attempt.result), attempt.reason) for attempt in line.attempts]
-            for line in found.lines
-            if line.path.endswith(".work")
-        ] == [[(1, "failed", "ValueError: the first time"), (2, "success", None)]] * 3
-    assert [attempt.start_date for line in told.lines for attempt in line.attempts] == [
-        attempt.start_date for line in asked.lines for attempt in line.attempts
-    ]
+    real, read = MemoryStore.read_tasks, list[str]()
+
+    def noted(store: MemoryStore, run_id: str) -> list[TaskRecord]:
+        read.append(run_id)
+        return real(store, run_id)
+
+    monkeypatch.setattr(MemoryStore, "read_tasks", noted)
+    found = gather(flow.store, run.id)
+    assert [
+        [(attempt.number, str(attempt.result), attempt.reason, attempt.worker is not None) for attempt in line.attempts]
+        for line in found.lines
+        if line.path.endswith(".work")
+    ] == [[(1, "failed", "ValueError: the first time", True), (2, "success", None, True)]] * 30
+    assert read.count("r") <= 3
 
 
 # --- bounds ---

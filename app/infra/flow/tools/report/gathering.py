@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ... import (
     Attempt,
-    AttemptRecord,
     AttemptResult,
+    BaseStore,
     ExecutionState,
     GraphNode,
     NoteKind,
@@ -28,9 +28,6 @@ from ... import (
 
 MOST_RUNS = 2000
 """So many subflow runs are opened."""
-MOST_LOOKED_AT = 20_000
-"""Asking for the attempts of a subflow's run makes the store look at all tasks of the runs around it: of so many in all. Beyond
-that, earlier attempts are told without their logs and without who drove them."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _FIRST = {"failed": 0, "cancelled": 1, "running": 2}
 
@@ -174,17 +171,15 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
         RunNotFoundError: there is no such run.
     """
     run = store.load(run_id)
-    attempts: dict[str, list[Attempt]] = {}
-    for attempt in store.list_attempts(run_id):
-        attempts.setdefault(attempt.task_id, []).append(attempt)
-    roots = lines_of(run, None, attempts)
+    attempts_of = store.attempts_reader() if isinstance(store, BaseStore) else store.list_attempts
+    roots = lines_of(run, None, _by_task(attempts_of(run_id)))
     waiting: list[tuple[int, int, int, Line]] = []
     order = 0
     for line in _each(roots):
         if line.task.child_run_id is not None:
             order += 1
             heapq.heappush(waiting, (_FIRST.get(line.state, 3), line.depth, order, line))
-    opened = looked_at = 0
+    opened = 0
     seen = {run_id}
     while waiting and opened < most_runs:
         line = heapq.heappop(waiting)[3]
@@ -195,13 +190,8 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
         earlier: dict[str, list[Attempt]] | None = None
         try:
             child = store.load(child_id)
-            records = store.read_attempts(child_id)
-            if records:
-                looked_at += len(run.tasks)
-                known = store.list_attempts(child_id) if looked_at <= MOST_LOOKED_AT else _without_logs(child, records)
-                earlier = {}
-                for attempt in known:
-                    earlier.setdefault(attempt.task_id, []).append(attempt)
+            if store.read_attempts(child_id):
+                earlier = _by_task(attempts_of(child_id))
         except RunNotFoundError:  # it was pruned, perhaps a moment ago
             line.gone = True
             continue
@@ -226,6 +216,13 @@ def gather(store: Store, run_id: str, *, now: datetime | None = None, most_runs:
         left_closed=len(waiting),
         parent_known=run.parent_run_id is not None and store.exists(run.parent_run_id),
     )
+
+
+def _by_task(attempts: Iterable[Attempt]) -> dict[str, list[Attempt]]:
+    found: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        found.setdefault(attempt.task_id, []).append(attempt)
+    return found
 
 
 def lines_of(run: WorkflowRun, around: Line | None, attempts: Mapping[str, list[Attempt]] | None) -> list[Line]:
@@ -278,22 +275,6 @@ def latest(task: TaskInstance) -> list[Attempt]:
     number = task.try_number + 1
     dates = (task.start_date, task.end_date)
     return [Attempt(task.task_id, number, task.try_number, result, *dates, task.error, task.reason, tuple(task.logs))]
-
-
-def _without_logs(run: WorkflowRun, records: Iterable[AttemptRecord]) -> Iterator[Attempt]:
-    """All attempts of a run: the earlier ones as they are stored, the latest as its tasks tell them."""
-    numbers: dict[str, int] = {}
-    for record in sorted(records, key=lambda record: record.number):
-        dates = (_moment(record.started), _moment(record.ended))
-        numbers[record.task_id] = record.number
-        yield Attempt(record.task_id, record.number, record.try_number, record.result, *dates, record.error, record.reason)
-    for task_id in numbers:
-        for attempt in latest(run.tasks[task_id]) if task_id in run.tasks else ():
-            yield replace(attempt, number=numbers[task_id] + 1)
-
-
-def _moment(microseconds: int | None) -> datetime | None:
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
 def whole_of(task_id: str) -> str | None:
