@@ -169,7 +169,8 @@ class SQLiteFile:
             what = "no database" if size else "empty"
             raise StoreFormatError(self._name, f"the file is {what}; it is left untouched; name another path, or remove it")
         if exists and not os.access(real, os.W_OK):
-            raise StoreError(self._name, "the file may not be written by this user")
+            what = "the file may not be written by this user; let it be, or look at a copy (of its -wal file, too, if it has one)"
+            raise StoreError(self._name, what)
         if not os.path.isdir(folder := os.path.dirname(real)):
             raise StoreError(self._name, f"the folder {folder!r} does not exist; create it first")
         if exists and _place(real) in _inherited:

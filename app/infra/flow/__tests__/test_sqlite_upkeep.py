@@ -217,6 +217,16 @@ def test_a_link_in_the_place_of_our_files_is_refused(path: Path, name: str) -> N
         assert victim.read_bytes() == before
 
 
+def test_a_file_that_may_only_be_read_is_left_alone_and_what_to_do_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SQLiteStore(path) as store:
+        store.commit(Changes(new_runs=[a_run()]))
+    before = files_in(path.parent)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # the user of these tests may be one who may do anything
+    with pytest.raises(StoreError, match="may not be written by this user; let it be, or look at a copy"):
+        SQLiteStore(path).open()
+    assert files_in(path.parent) == before
+
+
 @posix_only
 def test_temporary_names_that_are_taken(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one that somebody foresaw is not written through: for the new file and for a copy."""
