@@ -48,7 +48,7 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             cwd=folder,
-            env={**environment, "PYTHONIOENCODING": "utf-8"},
+            env={**environment, "PYTHONIOENCODING": "utf-8", "PYTHON_COLORS": "0"},  # of tracebacks, from 3.13 on
             start_new_session=True,
         )
         os.close(theirs)
