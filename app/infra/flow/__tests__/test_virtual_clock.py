@@ -36,6 +36,13 @@ async def never(ctx: Context) -> None:
         await asyncio.Event().wait()
 
 
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What hangs is told at once, and not when the patience with threads of strangers is over."""
+    monkeypatch.setattr(clock_room, "PATIENCE", 0.05)
+
+
+@pytest.mark.usefixtures("_impatient")
 def test_a_flow_that_would_hang_for_ever_ends_and_the_message_names_the_task() -> None:
     flow = AsyncFlow("stuck")
     flow.add_task_definition("first", returns(1))
@@ -48,6 +55,7 @@ def test_a_flow_that_would_hang_for_ever_ends_and_the_message_names_the_task() -
         run_task(flow, "second")
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_so_it_does_in_a_running_loop_which_goes_on_as_before() -> None:
     with pytest.raises(TimeoutError, match="hangs in 'wait'"):
         await asyncio.wait_for(run_flow_async(waiting(1), fakes={"wait": hangs()}), None)
@@ -57,6 +65,7 @@ async def test_so_it_does_in_a_running_loop_which_goes_on_as_before() -> None:
     assert (await run_flow_async(waiting(3))).clock.elapsed == 3
 
 
+@pytest.mark.usefixtures("_impatient")
 async def test_a_test_of_its_own_that_goes_by_a_clock_does_not_hang_either() -> None:
     with pytest.raises(TimeoutError, match="never comes"), VirtualClock().rules():
         await asyncio.Event().wait()
