@@ -516,7 +516,7 @@ class SQLiteStore(BaseStore):
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """See `Store.backup`. The copy is one file, whatever -wal the original has."""
-        self._file.backup(os.fspath(path))
+        self._file.backup(os.fspath(path).rstrip(_SEPARATORS))
 
     def _remove(self, run_ids: Sequence[str], lease: Lease) -> None:
         def work(writer: sqlite3.Connection) -> tuple[None, Mark, int]:

@@ -217,6 +217,14 @@ def test_a_link_in_the_place_of_our_files_is_refused(path: Path, name: str) -> N
         assert victim.read_bytes() == before
 
 
+def test_a_separator_behind_the_name_of_a_file_is_no_part_of_it(tmp_path: Path) -> None:
+    with SQLiteStore(f"{tmp_path / 'runs.db'}{os.sep}") as store:
+        store.commit(Changes(new_runs=[a_run()]))
+        store.backup(f"{tmp_path / 'copy.db'}{os.sep}")
+        assert store.path == tmp_path / "runs.db"
+    assert sorted(files_in(tmp_path)) == ["copy.db", "runs.db"]
+
+
 def test_a_file_that_may_only_be_read_is_left_alone_and_what_to_do_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SQLiteStore(path) as store:
         store.commit(Changes(new_runs=[a_run()]))
