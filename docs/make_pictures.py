@@ -6,16 +6,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import html
 import os
-import pty
 import re
-import shutil
-import struct
 import subprocess
 import tempfile
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,20 +18,14 @@ from typing import Any
 import pyte  # pyright: ignore[reportMissingImports]
 from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
 
+from app.infra.flow.__tests__.browsers import ARGUMENTS, CHROMIUM
+from app.infra.flow.__tests__.terminals import sent_to_terminal
+
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "_static"
 COLUMNS, ROWS = 112, 16
 MENDED = ("float(text)", 'float(text.replace(",", "."))')
 
-BROWSER = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 COLOURS = {
     "default": "#d7dce2",
     "red": "#ff7b72",
@@ -79,24 +68,18 @@ def main() -> int:
 
 def screen_at(command: list[str], environment: dict[str, str], text: str) -> Any:
     """Run a command in a pseudo-terminal to its end; the screen as it first showed a failure and the bar."""
-    screen, kept = pyte.Screen(COLUMNS, ROWS), None
+    screen = pyte.Screen(COLUMNS, ROWS)
+    kept: list[dict[int, Any]] | None = None
     stream = pyte.ByteStream(screen)
-    child, master = pty.fork()
-    if child == 0:
-        os.execvpe(command[0], command, environment)
-    fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    while True:
-        try:
-            data = os.read(master, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not data:
-            break
+
+    def take(data: bytes) -> None:
+        nonlocal kept
         stream.feed(re.sub(rb"\x1b\[(\d;)*2m", b"\x1b[90m", data))  # pyte knows no dim
         shown = "\n".join(screen.display)
         if kept is None and f"{text} " in shown and re.search(r"monday .* \d+ %", shown):
             kept = [dict(screen.buffer[row]) for row in range(ROWS)]
-    os.waitpid(child, 0)
+
+    sent_to_terminal(command, environment, ROOT, COLUMNS, ROWS, take)
     assert kept is not None, screen.display
     return kept
 
@@ -154,7 +137,7 @@ def attributes(cell: Any) -> str:
 def photograph(page: Path, to: Path) -> None:
     """The top of a page, as a browser shows it."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(BROWSER))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         view = browser.new_page(viewport={"width": 1180, "height": 1330}, color_scheme="light")
         view.goto(page.as_uri())
         view.screenshot(path=str(to))

@@ -20,6 +20,40 @@ _TAKE = "import os, sys, runpy; os.close(os.open(os.ttyname(0), os.O_RDWR)); sys
 """Has a new session take its terminal for its own, and then runs the script."""
 
 
+def sent_to_terminal(
+    command: list[str], environment: dict[str, str], folder: Path, columns: int, rows: int, take: Callable[[bytes], object]
+) -> int:
+    """Run a command in a terminal of its own to its end; its exit code.
+
+    Args:
+        command: the command.
+        environment: all of its environment.
+        folder: where it runs.
+        columns: how wide the terminal is.
+        rows: how high.
+        take: is given what the terminal is sent, piece by piece.
+    """
+    import fcntl  # late: windows has none of these
+    import pty
+    import termios
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.execvpe(command[0], command, environment)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    while True:
+        try:
+            data = os.read(terminal, 65536)
+        except OSError:  # its other end was closed
+            break
+        if not data:
+            break
+        take(data)
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 class Terminal:
     """A program with a terminal of its own.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,20 +11,11 @@ import pytest
 
 from .. import AsyncFlow, MemoryStore
 from ..tools import write_report
+from .browsers import ARGUMENTS, CHROMIUM
 from .report_runs import hostile, many, sales, tangled
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="it looks at pages with Playwright: see requirements-extras.txt")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look at pages with")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SHOTS = os.environ.get("NIGHT_BATCH_SHOTS")
 """A folder for screenshots, for people to look at."""
 

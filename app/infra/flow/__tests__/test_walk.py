@@ -10,18 +10,19 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from .. import SQLiteStore
+from .browsers import ARGUMENTS, CHROMIUM
+from .terminals import sent_to_terminal
 
 ROOT = Path(__file__).resolve().parents[4]
 README = ROOT / "README.md"
 
 if not README.is_file():
     pytest.skip("the engine's folder was copied without its README", allow_module_level=True)
-pty: Any = pytest.importorskip("pty", reason="there are no pseudo-terminals here")
+pytest.importorskip("pty", reason="there are no pseudo-terminals here")
 
 
 @dataclass
@@ -45,26 +46,9 @@ def steps() -> list[Step]:
 
 def typed(script: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
     """Run a script of the shell in a terminal of its own, 100 columns wide; its exit code, and all that the terminal was sent."""
-    import fcntl
-    import struct
-    import termios
-
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(folder)
-        os.execvpe("bash", ["bash", "-eu", "-c", script], environment)
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-    received = b""
-    while True:
-        try:
-            data = os.read(terminal, 65536)
-        except OSError:  # its other end was closed
-            break
-        if not data:
-            break
-        received += data
-    os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), received.decode()
+    received: list[bytes] = []
+    code = sent_to_terminal(["bash", "-eu", "-c", script], environment, folder, 100, 30, received.append)
+    return code, b"".join(received).decode()
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +111,10 @@ def test_nothing_that_had_succeeded_ran_again(walked: list[Step]) -> None:
 
 def test_the_pages_say_in_a_browser_what_failed_and_then_that_all_is_well(walked: list[Step], tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api", reason="it takes Playwright: pip install -r requirements-extras.txt")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium on the PATH")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-sync"]
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium to look at pages with")
     with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(executable_path=chromium, args=arguments)
+        browser = browsers.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         texts: list[str] = []
         for number, step in enumerate(walked[1:]):
             (tmp_path / f"{number}.html").write_text(step.page, encoding="utf-8")
