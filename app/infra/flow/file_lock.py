@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from .file_system import StrPath
+from .file_system import StrPath
 
 if sys.platform == "win32":
     import msvcrt
