@@ -1,9 +1,8 @@
 """What people test their own parts with: flows and tasks run in memory, and the contract of stores. Standard library only.
 
-    from app.infra.flow.testing import assert_failed, raises, run_flow, run_task
-
-`run_flow` runs a whole flow with fakes in the place of tasks, `run_task` one task alone; both in time that takes none. Any test
-runner will do.
+`run_flow` runs a whole flow with fakes in the place of tasks, `run_task` one task alone; both in time that takes none. Fakes are
+values, functions, or what `returns`, `raises`, `fails` and `hangs` make; `assert_failed` and its like show the run when they
+fail. Any test runner will do.
 """
 
 from .assertions import (
